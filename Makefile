@@ -1,0 +1,68 @@
+# Everything a developer needs: each target works in a fresh clone and installs what it needs into .venv.
+BIN := .venv/bin
+SITES := server site-1 site-2
+RESULTS := results/fedavg
+PROJECTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml)
+ARGS :=
+
+unexport PYTHONDONTWRITEBYTECODE
+unexport VIRTUAL_ENV
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help demo test check docs bench tox clean
+
+help:
+	@echo "make demo    run the example: federated averaging over three sites"
+	@echo "make test    run all tests (ARGS='-k name' for some of them)"
+	@echo "make check   lint, types and layers"
+	@echo "make docs    build the documentation and run its examples"
+	@echo "make bench   measure the process backend beside other launchers"
+	@echo "make tox     core alone, each plugin, oldest versions, built wheels, every Python found"
+	@echo "make clean   remove what these made"
+
+demo: .venv/.demo
+	@rm -rf $(RESULTS)
+	$(BIN)/siteward run examples/fedavg/job.yaml $(SITES:%=--site examples/fedavg/sites/%.yaml) --follow --output $(RESULTS)
+	@echo
+	@echo "Results, one folder a site, are in $(RESULTS)/:"
+	@cd $(RESULTS) && ls -1 server/accuracy.png */metrics.json
+	@$(BIN)/python -c 'import json; print("accuracy:", round(json.load(open("$(RESULTS)/server/metrics.json"))["accuracy"], 4))'
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict core/src $(wildcard plugins/*/src) tests/typing
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing
+	$(BIN)/lint-imports
+
+docs: .venv/.docs
+	$(BIN)/sphinx-build -q -W -b doctest docs docs/_build/doctest
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	@echo "The documentation is in docs/_build/html/index.html"
+
+bench: .venv/.dev
+	$(BIN)/python bench/process.py $(ARGS)
+
+tox: .venv/.dev
+	$(BIN)/tox run $(ARGS)
+
+# An environment is rebuilt when a project file has changed since.
+.venv/.demo: scripts/install $(PROJECTS)
+	scripts/install example
+	@touch $@
+
+.venv/.dev: scripts/install $(PROJECTS)
+	scripts/install dev example
+	@touch $@
+
+.venv/.docs: scripts/install $(PROJECTS)
+	scripts/install docs test example
+	@touch $@
+
+clean:
+	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
+	rm -rf results dist docs/_build docs/reference/generated examples/fedavg/sites/state
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

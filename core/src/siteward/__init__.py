@@ -1,0 +1,99 @@
+"""siteward: launch, watch and account for one job per site, on whatever each site runs.
+
+>>> from siteward import Job
+>>> job = Job.from_mapping({"name": "hello", "command": ["echo", "hello from {site}"]})
+>>> job.name
+'hello'
+"""
+
+from siteward.config import check_argv, check_env, check_not_negative, check_positive
+from siteward.ends import JobState, Reason, Result, ReturnCode, Usage, ended
+from siteward.errors import (
+    BackendError,
+    DuplicateJob,
+    FileError,
+    LaunchError,
+    LaunchRefused,
+    LaunchUncertain,
+    NoBackend,
+    OptionsRefused,
+    PluginError,
+    Problem,
+    ResourceError,
+    ResourcesRefused,
+    SitewardError,
+    StoreError,
+    UnknownJob,
+    Unreachable,
+    WorkspaceError,
+)
+from siteward.failures import Disposition, FailureReport, disposition
+from siteward.handle import Handle
+from siteward.hookspecs import API, Publish, hookimpl
+from siteward.job import Job
+from siteward.names import safe_name
+from siteward.plugins import Plugins
+from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
+from siteward.resources import Allocation, PortableResources, Refusal, Reservation
+from siteward.runs import Judgement, Run, Verdict, judge, run
+from siteward.site import Site
+from siteward.sitefile import SiteFile
+
+__version__ = "0.1.0"
+__all__ = [
+    "API",
+    "Allocation",
+    "BackendError",
+    "Context",
+    "Disposition",
+    "DuplicateJob",
+    "FailureReport",
+    "FileError",
+    "Finding",
+    "Handle",
+    "Job",
+    "JobRef",
+    "JobRequest",
+    "JobState",
+    "JobStatus",
+    "Judgement",
+    "LaunchError",
+    "LaunchRefused",
+    "LaunchUncertain",
+    "NoBackend",
+    "OptionsRefused",
+    "PluginError",
+    "Plugins",
+    "PortableResources",
+    "Problem",
+    "Publish",
+    "Reason",
+    "Refusal",
+    "Reservation",
+    "ResourceError",
+    "ResourcesRefused",
+    "Result",
+    "ReturnCode",
+    "Run",
+    "Secrets",
+    "Site",
+    "SiteFile",
+    "SitewardError",
+    "StoreError",
+    "UnknownJob",
+    "Unreachable",
+    "Usage",
+    "Verdict",
+    "WorkspaceError",
+    "__version__",
+    "check_argv",
+    "check_env",
+    "check_not_negative",
+    "check_positive",
+    "disposition",
+    "ended",
+    "hookimpl",
+    "judge",
+    "run",
+    "safe_name",
+]

@@ -1,0 +1,197 @@
+"""After a job's end: result, collect, log, free, report, observers, remove. Each step can be repeated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from logging import Logger
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pluggy
+from attrs import Factory, evolve, frozen
+
+from siteward.ends import JobState, Result
+from siteward.errors import Unreachable
+from siteward.failures import FailureReport, fold_filters, is_reportable
+from siteward.hookspecs import PLUGIN_HOOKS
+from siteward.manager import ResourceManager
+from siteward.request import JobRef
+from siteward.store import Phase, Store
+from siteward.tracked import Tracked
+
+T = TypeVar("T")
+Call = Callable[..., Any]
+TAIL_BYTES = 8192
+TAIL_LINES = 40
+_TRIES = 3
+_OUTAGE = 300.0
+
+
+@frozen(kw_only=True)
+class Finisher:
+    """Brings ended jobs of one site to their last phase."""
+
+    site: str
+    store: Store
+    global_plugins: pluggy.PluginManager
+    manager: ResourceManager | None
+    log: Logger
+    closing: Callable[[], bool]
+    _listening: dict[str, dict[str, list[tuple[str, Call]]]] = Factory(dict)
+
+    def calls(self, tracked: Tracked, hook: str) -> list[tuple[str, Call]]:
+        """Return who implements a hook of every plugin, in name order: global ones, the job's backend, the manager."""
+        key = tracked.backend if tracked.launcher is not None else ""
+        if key not in self._listening:
+            managers = [self.global_plugins]
+            managers += [tracked.launcher.manager] if tracked.launcher is not None else []
+            managers += [self.manager.manager] if self.manager is not None else []
+            self._listening[key] = {name: _calls(managers, name) for name in PLUGIN_HOOKS}
+        return self._listening[key][hook]
+
+    def is_quick(self, tracked: Tracked) -> bool:
+        """Whether finishing touches nothing but this site's own disk, so that any thread may do it in passing."""
+        launcher = tracked.launcher
+        saves_log = launcher is not None and launcher.has("read_logs") and not tracked.log_file.exists()
+        collects = launcher is not None and launcher.has("collect_job")
+        listening = any(self.calls(tracked, hook) for hook in PLUGIN_HOOKS)
+        return not (collects or saves_log or tracked.token or listening)
+
+    def finish(self, tracked: Tracked, result: Result, *, quick: bool, extra: Sequence[str] = ()) -> Result:
+        """Do every step that is left, up to the report; the caller removes. ``extra`` jobs are marked removed.
+
+        A store that cannot be written (a full disk) loses nothing: the platform keeps the end, because it is not
+        removed, and the next driver of the job repeats the steps.
+        """
+        if not quick and tracked.phase is Phase.LAUNCHED:
+            self._store(tracked, Phase.ENDED, result, "ended", result.message)
+        if tracked.phase is Phase.ENDED or (quick and tracked.phase is Phase.LAUNCHED):
+            result = self._collect(tracked, result)
+            if not quick:
+                self._store(tracked, Phase.COLLECTED, result)
+        if tracked.token is not None and self.manager is not None and tracked.phase is not Phase.FREED:
+            self._retry(tracked, "free resources", lambda: self.manager.free(tracked.token or "")) # type: ignore[union-attr]
+            self._store(tracked, Phase.FREED, result)
+        if result.state is not JobState.SUCCEEDED:
+            result = evolve(result, report=self._report(tracked, result))
+        with self.store.transaction():
+            if extra:
+                self.store.mark_removed(extra)
+            self._store(tracked, Phase.REPORTED, result, "ended" if quick else "done", result.message)
+        if not quick:
+            ref = tracked.some_ref()
+            self._tell(tracked, "siteward_job_ended", ref=ref, result=result)
+        return result
+
+    def _store(self, tracked: Tracked, phase: Phase, result: Result, event: str | None = None, words: str = "") -> None:
+        self.store.update(
+            tracked.job_id,
+            event,
+            f"{result.state.value} ({result.reason.value}): {words}" if event == "ended" else words,
+            phase=phase,
+            state=result.state,
+            message=result.message,
+            reachable=True,
+            result=result,
+            started_at=result.started_at,
+            ended_at=result.ended_at,
+        )
+        tracked.phase = phase
+
+    def _collect(self, tracked: Tracked, result: Result) -> Result:
+        launcher, ref = tracked.launcher, tracked.ref
+        workspace = result.workspace
+        if launcher is not None and ref is not None:
+            if launcher.has("collect_job"):
+                answer = self._retry(tracked, "collect", lambda: launcher.collect(ref, tracked.job_dir))
+                workspace = answer or "lost"
+            if launcher.has("read_logs") and not tracked.log_file.exists():
+                self._retry(tracked, "save the log", lambda: _save_log(tracked))
+        return evolve(result, workspace=workspace, log_tail=result.log_tail or read_tail(tracked.log_file))
+
+    def _retry(self, tracked: Tracked, what: str, step: Callable[[], T]) -> T | None:
+        """Run a step until it works; give up on errors after a few tries, on an outage after some minutes."""
+        tries, pause, give_up = 0, 0.1, time.monotonic() + _OUTAGE
+        while True:
+            try:
+                with tracked.calls:
+                    return step()
+            except Exception as error:
+                tries += 1
+                over = time.monotonic() > give_up if isinstance(error, Unreachable) else tries >= _TRIES
+                if over or self.closing():
+                    self.log.error("job %s: cannot %s: %s", tracked.job_id, what, error)
+                    self.store.update(tracked.job_id, f"cannot {what}", str(error))
+                    return None
+                time.sleep(pause)
+                pause = min(pause * 2, 10.0)
+
+    def _report(self, tracked: Tracked, result: Result) -> FailureReport:
+        report = FailureReport(
+            site=self.site,
+            job_id=tracked.job_id,
+            backend=tracked.backend,
+            code=result.return_code,
+            reason=result.reason.value,
+            message=result.message,
+            log_tail=result.log_tail,
+            reportable=is_reportable(result.return_code),
+        )
+        filters = [
+            (name, lambda report, call=call: call(report=report))
+            for name, call in self.calls(tracked, "siteward_filter_failure_report")
+        ]
+        return fold_filters(report, filters, self._filter_failed)
+
+    def _filter_failed(self, name: str, error: Exception) -> None:
+        self.log.error("failure filter %s raised %s: %s", name, type(error).__name__, error)
+
+    def launched(self, tracked: Tracked) -> None:
+        """Tell the observers of a launch."""
+        self._tell(tracked, "siteward_job_launched", ref=tracked.some_ref())
+
+    def _tell(self, tracked: Tracked, hook: str, **arguments: object) -> None:
+        for name, call in self.calls(tracked, hook):
+            try:
+                call(**arguments)
+            except Exception:
+                self.log.exception("%s of plugin %s raised", hook, name)
+
+
+def _calls(managers: Sequence[pluggy.PluginManager], hook: str) -> list[tuple[str, Call]]:
+    impls = {
+        impl.plugin_name: impl for manager in managers for impl in getattr(manager.hook, hook).get_hookimpls()
+    }
+    return [(name, _caller(impls[name])) for name in sorted(impls)]
+
+
+def _caller(impl: pluggy.HookImpl) -> Call:
+    def call(**arguments: object) -> Any:
+        return impl.function(*(arguments[name] for name in impl.argnames))
+
+    return call
+
+
+def read_tail(path: Path) -> str:
+    """Return the last lines of a file, at most 8 KiB; empty if there is none."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            if not size:
+                return ""
+            stream.seek(max(0, size - TAIL_BYTES))
+            data = stream.read()
+    except OSError:
+        return ""
+    return "\n".join(data.decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def _save_log(tracked: Tracked) -> None:
+    assert tracked.launcher is not None
+    assert tracked.ref is not None
+    partial = tracked.log_file.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        for chunk in tracked.launcher.read_logs(tracked.ref, follow=False, tail=None):
+            stream.write(chunk)
+    partial.rename(tracked.log_file)

@@ -1,0 +1,356 @@
+"""From a job to something that runs: check everything, then reserve, store the intent, and hand it over.
+
+:func:`prepare` starts nothing and reserves at most resources; :meth:`Prepared.launch` does the rest. A failure
+before something may exist raises and leaves nothing behind; any later one gives a job that can be watched.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, define, evolve
+
+from siteward.config import Problems, nearest
+from siteward.ends import JobState, Reason, ended
+from siteward.errors import (
+    DuplicateJob,
+    LaunchError,
+    LaunchUncertain,
+    OptionsRefused,
+    Problem,
+    ResourcesRefused,
+    SitewardError,
+    StoreError,
+)
+from siteward.job import Job, SiteSpec
+from siteward.launcher import Launcher, choose_backend, offered_backends
+from siteward.request import JobRef, JobRequest, JobStatus, Secrets
+from siteward.resources import Allocation, Refusal, Reservation, portable_resources, requirement
+from siteward.statedir import OwnerLock, copy_workspace
+from siteward.store import Phase
+from siteward.tracked import Tracked
+
+if TYPE_CHECKING:
+    from siteward.parts import SiteParts
+
+
+def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
+    """Choose the backend and check all that the job asks of this site; nothing is reserved or started.
+
+    NoBackend, or OptionsRefused with every other problem at once.
+    """
+    file = parts.file
+    if job.sites is not None and file.name not in job.sites:
+        raise LaunchError(f"job {job.name!r} does not run at site {file.name!r}; its sites: {', '.join(job.sites)}")
+    offered = offered_backends(job, file.name)
+    broken = {record.name: record.reason for record in parts.plugins.broken()}
+    name = choose_backend(offered, tuple(file.backends), file.default_backend, broken)
+    launcher = parts.launcher(name)
+    resources = portable_resources(job.resource_spec, file.name)
+    problems: list[Problem] = []
+    options = None
+    try:
+        options = launcher.job_options(offered.get(name, {}), resources)
+    except OptionsRefused as error:
+        problems += [problem.under(f"launcher_spec.{file.name}.{name}") for problem in error.problems]
+    study, study_env = _study(parts, job, launcher, problems)
+    spec = job.site_spec.get(file.name, SiteSpec())
+    own = spec.command is not None or spec.module is not None
+    command, module = (spec.command, spec.module) if own else (job.command, job.module)
+    if command is None and module is None:
+        problems.append(Problem(f"site_spec.{file.name}", "neither here nor in the job is a command or a module"))
+    request = JobRequest(
+        job_id=job.id,
+        name=job.name,
+        site=file.name,
+        job_dir=parts.job_folder(job.id) / "work",
+        options=options,
+        study=study,
+        study_name=job.study,
+        resources=resources,
+        timeout=job.timeout,
+        grace=file.grace,
+        labels={"site": file.name, "job-id": job.id, "attempt": "1", "name": job.name},
+        backend=name,
+        command=command,
+        module=module,
+        args=spec.args if spec.args is not None else job.args,
+        env={**file.env, **study_env, **job.env, **spec.env},
+        secrets=_secrets(parts, job, problems),
+    )
+    if problems:
+        raise OptionsRefused(problems)
+    return launcher, request
+
+
+def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Problem]) -> tuple[Any, Mapping[str, str]]:
+    if job.study is None:
+        return None, {}
+    studies = parts.file.studies
+    if job.study not in studies:
+        known = ", ".join(studies) or "none"
+        words = f"site {parts.file.name!r} has no study {job.study!r}; its studies: {known}"
+        problems.append(Problem("study", words, nearest(job.study, studies)))
+        return None, {}
+    try:
+        options = launcher.study_options(parts.file.study_block(job.study, launcher.name))
+    except Problems as error:
+        problems += [problem.under(f"studies.{job.study}.{launcher.name}") for problem in error.problems]
+        options = None
+    return options, parts.file.study_env(job.study)
+
+
+def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
+    values, lent = {}, parts.file.job_secrets
+    for variable, name in job.secrets.items():
+        path = f"secrets.{variable}"
+        if name not in lent:
+            words = f"site {parts.file.name!r} lends no secret {name!r}; it lends: {', '.join(lent) or 'none'}"
+            problems.append(Problem(path, words, nearest(name, lent)))
+            continue
+        try:
+            values[variable] = lent[name].read(parts.file.base_dir)
+        except ValueError as error:
+            problems.append(Problem(path, f"the site's secret {name!r} cannot be read: {error}"))
+    return Secrets(values)
+
+
+def prepare(parts: SiteParts, job: Job) -> Prepared:
+    """Check a job and reserve its resources; ResourcesRefused if the site's manager says no."""
+    launcher, request = build_request(parts, job)
+    if parts.store.get(job.id) is not None:
+        raise _duplicate(parts, job.id)
+    return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
+
+
+def _duplicate(parts: SiteParts, job_id: str) -> DuplicateJob:
+    words = f"site {parts.file.name!r} already has a job {job_id!r}; leave `id` out to get a new one each time"
+    return DuplicateJob(words)
+
+
+def _reserve(parts: SiteParts, job: Job) -> Reservation | None:
+    if parts.manager is None:
+        return None
+    answer = parts.manager.check(requirement(job.resource_spec, parts.file.name), job.id)
+    if isinstance(answer, Refusal):
+        raise ResourcesRefused(parts.file.name, answer)
+    return answer
+
+
+@define(kw_only=True)
+class Prepared:
+    """A job that its site has said yes to: :meth:`launch` it or :meth:`cancel` it."""
+
+    parts: SiteParts
+    job: Job
+    launcher: Launcher
+    request: JobRequest
+    reservation: Reservation | None
+
+    def cancel(self) -> None:
+        """Give the reservation back."""
+        if self.reservation is not None and self.parts.manager is not None:
+            reservation, self.reservation = self.reservation, None
+            self.parts.manager.cancel(reservation.token)
+
+    def launch(self) -> Tracked:
+        """Start the job, or queue it while ``max_jobs`` run; LaunchError with nothing left behind otherwise."""
+        tracked = None
+        try:
+            tracked = self._claim()
+            if self.parts.file.max_jobs is None:
+                self._start(tracked, new=True)
+            else:
+                self._queue(tracked)
+        except BaseException as error:
+            self.cancel()
+            if tracked is not None:
+                self._leave_nothing(tracked)
+            if isinstance(error, OSError):
+                words = f"the job directory cannot be made: {error}. Check the disk's free space and permissions"
+                raise StoreError(words) from error
+            raise
+        return tracked
+
+    def _claim(self) -> Tracked:
+        """Take the job's folder and lock; whoever comes second gets DuplicateJob."""
+        folder = self.request.job_dir.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = OwnerLock(folder)
+        if not lock.acquire(wait=False) or self.parts.store.get(self.job.id) is not None:
+            lock.release()
+            raise _duplicate(self.parts, self.job.id)
+        tracked = Tracked(
+            job_id=self.job.id,
+            name=self.job.name,
+            backend=self.launcher.name,
+            folder=folder,
+            grace=self.request.grace,
+            timeout=self.request.timeout,
+            launcher=self.launcher,
+            lock=lock,
+        )
+        try:
+            self.parts.driver.track(tracked)
+            if self.request.job_dir.exists():  # left by a crash before the intent was stored
+                shutil.rmtree(self.request.job_dir)
+            self.request.job_dir.mkdir(mode=0o700)
+            if (workspace := self.job.workspace_path()) is not None:
+                copy_workspace(workspace, self.request.job_dir)
+                self.request.job_dir.chmod(0o700)
+        except BaseException:
+            self._leave_nothing(tracked)
+            raise
+        return tracked
+
+    def _leave_nothing(self, tracked: Tracked) -> None:
+        if tracked.token is not None and self.parts.manager is not None:
+            self.parts.manager.free(tracked.token)
+        self.parts.driver.untrack(tracked)
+        shutil.rmtree(tracked.folder, ignore_errors=True)
+
+    def _insert(self, tracked: Tracked, phase: Phase, event: str, **more: Any) -> None:
+        tracked.phase = phase
+        self.parts.store.insert(
+            self.job.id,
+            event,
+            name=self.job.name,
+            backend=self.launcher.name,
+            phase=phase,
+            grace=self.request.grace,
+            timeout=self.request.timeout,
+            driver=self.parts.driver.name,
+            **more,
+        )
+
+    # --- starting ---
+
+    def _start(self, tracked: Tracked, *, new: bool) -> None:
+        allocation = self._allocate()
+        request = evolve(self.request, allocation=allocation)
+        tracked.token = allocation.token if allocation else None
+        if new:
+            self._insert(tracked, Phase.INTENT, "launching", token=tracked.token)
+        else:
+            self.parts.store.update(self.job.id, "launching", token=tracked.token)
+        self.parts.driver.ensure_watch(self.launcher)
+        try:
+            ref, message = self._hand_over(request)
+        except BaseException:
+            if new:
+                self.parts.store.delete([self.job.id])
+            raise
+        if ref is None:
+            look_for(self.parts, tracked, message)
+            return
+        self.parts.driver.launched(tracked, ref, message)
+        if self.launcher.has("stage_job"):
+            self.parts.driver.submit(stage, self.parts, tracked)
+
+    def _allocate(self) -> Allocation | None:
+        if self.reservation is None or self.parts.manager is None:
+            return None
+        try:
+            return self.parts.manager.allocate(self.reservation.token, self.job.id)
+        except Exception as error:
+            raise LaunchError(f"the job's reservation cannot be allocated: {error}") from error
+
+    def _hand_over(self, request: JobRequest) -> tuple[JobRef | None, str]:
+        """Call the backend; a ref, or None when nobody can say yet whether the job exists."""
+        try:
+            return self.launcher.launch(request), ""
+        except LaunchUncertain as uncertain:
+            return uncertain.ref, str(uncertain)
+        except LaunchError:
+            raise
+        except Exception as error:
+            words = f"backend {self.launcher.name!r} failed to launch the job: {type(error).__name__}: {error}"
+            try:
+                found = find_job(self.launcher, self.job.id)
+            except Exception:
+                return None, words
+            if found is None:
+                raise LaunchError(words) from error
+            return found, words
+
+    # --- queueing ---
+
+    def _queue(self, tracked: Tracked) -> None:
+        tracked.launch = partial(self.start_queued, tracked)
+        job = {key: value for key, value in asdict(self.job).items() if key != "base_dir"}
+        self._insert(tracked, Phase.QUEUED, "queued", job={**job, "workspace": None})
+        self.cancel()
+        self.parts.admit(here=tracked)
+
+    def start_queued(self, tracked: Tracked) -> None:
+        """Launch a queued job at its turn; a refusal of resources puts the job back into the queue, other failures end it."""
+        try:
+            self.reservation = self.reservation or _reserve(self.parts, self.job)
+            self._start(tracked, new=False)
+        except ResourcesRefused as refused:
+            words = refused.refusal.message
+            with tracked.changed:
+                tracked.phase = Phase.QUEUED
+                tracked.not_before = time.monotonic() + self.parts.file.poll_interval
+                tracked.status = JobStatus(state=JobState.PENDING, message=words)
+                self.parts.store.update(self.job.id, "waiting", words, phase=Phase.QUEUED, message=words)
+            self.parts.driver.loop.call_later(self.parts.file.poll_interval, self.parts.admit)
+        except (SitewardError, OSError) as error:
+            fail_launch(self.parts, tracked, str(error))
+
+
+def find_job(launcher: Launcher, job_id: str) -> JobRef | None:
+    """Return the platform's job of this id, None if there is none; whatever listing raises if it cannot be asked."""
+    return next((ref for ref in launcher.list_jobs() or () if ref.job_id == job_id), None)
+
+
+def look_for(parts: SiteParts, tracked: Tracked, message: str) -> None:
+    """Settle, as soon as the platform can be asked, whether a job exists of which only the intent is known."""
+    launcher = tracked.launcher
+    assert launcher is not None
+    try:
+        found = find_job(launcher, tracked.job_id)
+    except Exception as error:
+        words = f"{message}; whether the job exists cannot be seen yet: {error}".removeprefix("; ")
+        parts.driver.apply(tracked, JobStatus(state=JobState.PENDING, reachable=False, message=words))
+        again = partial(parts.driver.submit, look_for, parts, tracked, message)
+        parts.driver.loop.call_later(parts.file.poll_interval, again)
+        return
+    if found is None:
+        fail_launch(parts, tracked, message or "the site stopped while launching it, and the platform has no such job")
+        return
+    parts.driver.ensure_watch(launcher)
+    parts.driver.launched(tracked, found, message)
+    if launcher.has("stage_job"):
+        stage(parts, tracked)
+    parts.driver.poll(tracked)
+
+
+def fail_launch(parts: SiteParts, tracked: Tracked, message: str) -> None:
+    """End a job that never came to exist."""
+    result = ended(reason=Reason.LAUNCH_FAILED, message=message)
+    parts.driver.apply(tracked, JobStatus(state=JobState.FAILED, result=result))
+
+
+def stage(parts: SiteParts, tracked: Tracked) -> None:
+    """Bring the job directory to the platform; a job whose inputs cannot come is ended as LaunchFailed."""
+    tries = 5
+    for number in range(tries):
+        try:
+            with tracked.calls:
+                assert tracked.launcher is not None
+                assert tracked.ref is not None
+                tracked.launcher.stage(tracked.ref, tracked.job_dir)
+            return
+        except Exception as error:
+            if tracked.finishing or parts.driver.closed:
+                return
+            parts.store.update(tracked.job_id, "cannot stage", str(error))
+            if number == tries - 1:
+                parts.driver.fail_running(tracked, f"the job directory cannot be brought to the platform: {error}")
+                return
+            time.sleep(0.2 * 2**number)

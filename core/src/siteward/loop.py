@@ -1,0 +1,121 @@
+"""A driver's one thread: timers, and wake-ups from other processes through a FIFO. Nothing in it polls."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from logging import Logger
+from pathlib import Path
+
+_TIMER, _REQUEST = b"t", b"r"
+
+
+class Loop:
+    """Runs functions at a time, and ``on_request`` when another process says that the store has news.
+
+    ``name`` is the driver's: other processes reach it with :func:`wake`. The thread starts with the first use.
+    """
+
+    def __init__(self, drivers: Path, on_request: Callable[[], None], log: Logger) -> None:
+        self.name = uuid.uuid4().hex
+        self._path = drivers / self.name
+        self._on_request = on_request
+        self._log = log
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; harmless when it runs."""
+        with self._lock:
+            if self._thread is None:
+                os.mkfifo(self._path, 0o600)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._thread = threading.Thread(target=self._run, name=f"siteward-{self.name[:8]}", daemon=True)
+                self._thread.start()
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> None:
+        """Run a function in this thread after ``delay`` seconds."""
+        self.start()
+        when = time.monotonic() + max(delay, 0)
+        with self._lock:
+            heapq.heappush(self._timers, (when, next(self._order), function))
+            first = self._timers[0][0] == when
+        if first:
+            self._signal(_TIMER)
+
+    def poke(self) -> None:
+        """Run ``on_request`` soon."""
+        self.start()
+        self._signal(_REQUEST)
+
+    def _signal(self, what: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full pipe wakes the thread as well
+            os.write(self._fd, what)
+
+    def stop(self) -> None:
+        """End the thread and wait for what it is doing, unless this is that thread."""
+        with self._lock:
+            thread, fd, self._thread, self._fd = self._thread, self._fd, threading.Thread(), -1
+        if fd < 0 or thread is None:
+            return
+        with contextlib.suppress(OSError):
+            os.write(fd, _TIMER)
+        if thread is not threading.current_thread():
+            thread.join()
+        os.close(fd)
+        self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        fd = self._fd
+        while self._fd == fd:
+            with self._lock:
+                delay = self._timers[0][0] - time.monotonic() if self._timers else None
+            if delay is None or delay > 0:
+                select.select([fd], [], [], delay)
+            with contextlib.suppress(BlockingIOError):
+                if _REQUEST in os.read(fd, 65536):
+                    self._call(self._on_request)
+            for function in self._due():
+                self._call(function)
+
+    def _due(self) -> list[Callable[[], None]]:
+        due = []
+        with self._lock:
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                due.append(heapq.heappop(self._timers)[2])
+        return due
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except Exception:
+            self._log.exception("a driver's step failed")
+
+
+def wake(drivers: Path, name: str) -> bool:
+    """Tell another process's driver that the store has news for it; False when that driver is gone."""
+    try:
+        fd = os.open(drivers / name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            (drivers / name).unlink(missing_ok=True)
+        return False
+    try:
+        with contextlib.suppress(BlockingIOError):
+            os.write(fd, _REQUEST)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

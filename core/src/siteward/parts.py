@@ -1,0 +1,151 @@
+"""What the pieces of one open site share: its file, plugins, store, driver, launchers and resource manager."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+from siteward.config import Problems
+from siteward.driver import Driver
+from siteward.errors import FileError, PluginError, Problem
+from siteward.finishing import Finisher
+from siteward.launcher import Launcher
+from siteward.manager import ResourceManager
+from siteward.names import safe_name
+from siteward.plugins import Plugins
+from siteward.request import Context
+from siteward.sitefile import SiteFile
+from siteward.statedir import prepare as prepare_state_dir
+from siteward.store import JobRow, Phase, Store
+from siteward.tracked import Tracked
+
+DEFAULT_MANAGER = "best_effort"
+
+
+class SiteParts:
+    """Built once per open site; launchers are set up at once, so that a wrong block is told before any job."""
+
+    def __init__(self, file: SiteFile, plugins: Plugins) -> None:
+        self.file = file
+        self.plugins = plugins
+        self.log: Logger = logging.getLogger(f"siteward.{safe_name(file.name)}")
+        self.state_dir = prepare_state_dir(file.state_path())
+        self.launchers, self.manager = self._set_up()
+        self.store = Store(self.state_dir)
+        self.finisher = Finisher(
+            site=file.name,
+            store=self.store,
+            global_plugins=plugins.make_manager(),
+            manager=self.manager,
+            log=self.log,
+            closing=lambda: self.driver.closed,
+        )
+        self.driver = Driver(
+            store=self.store,
+            state_dir=self.state_dir,
+            finisher=self.finisher,
+            poll_interval=file.poll_interval,
+            log=self.log,
+        )
+        self.adopt_queued: Callable[[JobRow], Tracked | None] = lambda _row: None
+        if file.max_jobs is not None:
+            self.driver.on_slot_freed = self.admit
+        self._admission = threading.Lock()
+
+    def _set_up(self) -> tuple[dict[str, Launcher], ResourceManager | None]:
+        """Set up every enabled backend and the resource manager; FileError with every mistake in their blocks."""
+        problems: list[Problem] = []
+        launchers: dict[str, Launcher] = {}
+        for name, block in self.file.backends.items():
+            made = self._try(problems, f"backends.{name}", lambda n=name, b=block: Launcher(self.plugins, self._context(n), b))
+            if made is not None:
+                launchers[name] = made
+        for study, blocks in self.file.studies.items():
+            for name in blocks:
+                if name in launchers:
+                    block = self.file.study_block(study, name)
+                    self._try(problems, f"studies.{study}.{name}", lambda n=name, b=block: launchers[n].study_options(b))
+                elif name != "env" and name not in self.file.backends:
+                    words = f"is no backend of this site; expected env or one of {', '.join(self.file.backends)}"
+                    problems.append(Problem(f"studies.{study}.{name}", words))
+        manager = None
+        for name, block in self._manager_block().items():
+            manager = self._try(
+                problems, f"resources.{name}", lambda n=name, b=block: ResourceManager(self.plugins, self._context(n), b)
+            )
+        if problems:
+            raise FileError(self.file.file, problems)
+        return launchers, manager
+
+    def _manager_block(self) -> dict[str, Any]:
+        if self.file.resources is not None:
+            return dict(self.file.resources)
+        return {DEFAULT_MANAGER: {}} if DEFAULT_MANAGER in self.plugins.names("siteward.resources") else {}
+
+    def _try(self, problems: list[Problem], path: str, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except Problems as error:
+            problems += [problem.under(path) for problem in error.problems]
+        except PluginError as error:
+            problems.append(Problem(path, str(error)))
+        return None
+
+    def _context(self, name: str) -> Context:
+        directory = self.state_dir / "plugins" / safe_name(name)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return Context(
+            site=self.file.name,
+            backend=name,
+            directory=directory,
+            log=self.log.getChild(name),
+            env=self.file.env,
+            base_dir=self.file.base_dir,
+        )
+
+    def launcher(self, name: str) -> Launcher:
+        """Return an enabled backend's launcher."""
+        return self.launchers[name]
+
+    def job_folder(self, job_id: str) -> Path:
+        """Return where everything of a job is kept."""
+        return self.state_dir / "jobs" / job_id
+
+    def admit(self, here: Tracked | None = None) -> None:
+        """Start queued jobs while there are slots, oldest first; ``here`` in this thread, others in the pool."""
+        while (tracked := self._next_admitted()) is not None:
+            assert tracked.launch is not None
+            if tracked is here:
+                tracked.launch()
+            else:
+                self.driver.submit(tracked.launch)
+
+    def _next_admitted(self) -> Tracked | None:
+        """Give a slot to the oldest queued job that can use it, if it is ours; wake its driver otherwise."""
+        with self._admission:
+            tracked = self._take_slot()
+            if tracked is not None:
+                with tracked.changed:
+                    tracked.phase = Phase.INTENT
+            return tracked
+
+    def _take_slot(self) -> Tracked | None:
+        with self.store.transaction():
+            limit = self.file.max_jobs
+            if limit is not None and self.store.count_active() >= limit:
+                return None
+            for row in self.store.rows([Phase.QUEUED]):
+                tracked = self.driver.tracked(row.job_id)
+                if tracked is None and not self.driver.wake(row.driver):
+                    tracked = self.adopt_queued(row)
+                if tracked is None:
+                    return None
+                ready = tracked.not_before <= time.monotonic() and not tracked.finishing
+                if ready and self.store.admit(row.job_id):
+                    return tracked
+        return None

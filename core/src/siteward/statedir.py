@@ -1,0 +1,131 @@
+"""A site's state directory: private, on a local disk, one folder a job, one lock a job.
+
+``jobs/<job_id>/`` holds ``work/`` (the job directory), ``output.log`` and ``owner``. Whoever holds ``flock`` on
+``owner`` is the job's driver; the kernel gives the lock to the next one waiting when a driver dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import shutil
+import stat
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+from siteward.errors import StoreError, WorkspaceError
+
+_NETWORK = frozenset(
+    "nfs nfs4 cifs smb3 smbfs afs ncpfs 9p lustre gpfs beegfs ceph glusterfs fuse.sshfs fuse.glusterfs fuse.ceph".split()
+)
+
+
+def prepare(path: Path) -> Path:
+    """Create the state directory (mode 0700) and its parts; StoreError when it cannot be used."""
+    try:
+        for part in (path, path / "jobs", path / "drivers", path / "plugins"):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve()
+        status = path.stat()
+        if status.st_uid != os.geteuid():
+            raise StoreError(f"{path} belongs to another user; set `state_dir` to a folder of your own")
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"state_dir {path} cannot be used: {reason}. Set `state_dir` to a writable folder") from error
+    kind = _filesystem(path)
+    if kind in _NETWORK:
+        raise StoreError(
+            f"state_dir {path} is on a network file system ({kind}), where locks cannot be trusted; "
+            "set `state_dir` to a local folder"
+        )
+    return path
+
+
+def _filesystem(path: Path) -> str:
+    best, kind = "", ""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields = line.split()
+        mount = fields[4].encode().decode("unicode_escape")
+        if len(mount) >= len(best) and (path == Path(mount) or Path(mount) in path.parents):
+            best, kind = mount, fields[fields.index("-") + 1]
+    return kind
+
+
+_held: weakref.WeakSet[OwnerLock] = weakref.WeakSet()
+
+
+class OwnerLock:
+    """The lock on one job's ``owner`` file; at most one holder on the machine."""
+
+    def __init__(self, job_folder: Path) -> None:
+        self._fd = _open(job_folder / "owner")
+        _held.add(self)
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock, waiting for its holder to let go or die if ``wait``; False if another holds it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go; harmless when done before."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft >= hard:
+            raise
+        # One lock a live job: the soft limit of 1,024 is history's, the hard limit the site's.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return os.open(path, flags, 0o600)
+
+
+def _forget_locks() -> None:
+    """In a forked child: close our copies, or the locks would outlive their holder."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def copy_workspace(source: Path, target: Path) -> None:
+    """Copy the contents of ``source`` into the job directory; links stay links, special files are refused."""
+    try:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_refuse_special)
+    except (OSError, shutil.Error) as error:
+        raise WorkspaceError(f"workspace {source} cannot be copied: {_words(error)}") from error
+
+
+def _refuse_special(folder: str, names: list[str]) -> Iterable[str]:
+    for name in names:
+        mode = os.lstat(Path(folder, name)).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise WorkspaceError(f"workspace {folder}: {name!r} is neither a file, a folder nor a link")
+    return ()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return "; ".join(f"{source}: {reason}" for source, _, reason in error.args[0][:3])
+    return str(error)

@@ -1,0 +1,278 @@
+"""What a site remembers of its jobs: one SQLite file, shared by every process that uses the site.
+
+Each row goes through phases; a phase is stored when its step is done, so that after a crash the next driver
+repeats at most one step. Readers never wait for writers (WAL).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from siteward.ends import JobState, Result
+from siteward.errors import StoreError
+from siteward.request import JobRef, JobStatus
+from siteward.wire import read_ref, read_result, ref_data, result_data
+
+
+class Phase(str, Enum):
+    """How far a driver has brought a job; each phase's step can be repeated."""
+
+    QUEUED = "queued"
+    INTENT = "intent"
+    LAUNCHED = "launched"
+    ENDED = "ended"
+    COLLECTED = "collected"
+    FREED = "freed"
+    REPORTED = "reported"
+    REMOVED = "removed"
+
+
+DRIVEN = (Phase.QUEUED, Phase.INTENT, Phase.LAUNCHED, Phase.ENDED, Phase.COLLECTED, Phase.FREED)
+ACTIVE = (Phase.INTENT, Phase.LAUNCHED)
+_MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        job_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL, name TEXT NOT NULL, backend TEXT NOT NULL,
+        phase TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', reachable INTEGER NOT NULL DEFAULT 1,
+        timeout REAL, grace REAL NOT NULL, token TEXT, job TEXT, ref TEXT, result TEXT,
+        driver TEXT, stop_cause TEXT, stop_grace REAL,
+        created_at REAL NOT NULL, started_at REAL, ended_at REAL
+    );
+    CREATE INDEX jobs_by_phase ON jobs (phase, created_at);
+    CREATE TABLE events (job_id TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL);
+    CREATE INDEX events_by_job ON events (job_id);
+    """,
+)
+
+
+@frozen(kw_only=True)
+class JobRow:
+    """One job, as stored. Times are seconds since the epoch; ``stop_cause`` is ``abort`` or ``deadline``."""
+
+    job_id: str
+    attempt: int
+    name: str
+    backend: str
+    phase: Phase
+    state: JobState
+    message: str
+    reachable: bool
+    timeout: float | None
+    grace: float
+    token: str | None
+    job: Mapping[str, Any] | None
+    ref: JobRef | None
+    result: Result | None
+    driver: str | None
+    stop_cause: str | None
+    stop_grace: float | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do but, at most, removing it from the platform."""
+        return self.phase in (Phase.REPORTED, Phase.REMOVED)
+
+    @property
+    def status(self) -> JobStatus:
+        """The last known status."""
+        return JobStatus(state=self.state, reachable=self.reachable, message=self.message, result=self.result)
+
+
+@frozen(kw_only=True)
+class Event:
+    """One thing that happened to a job, in words. ``at`` is seconds since the epoch."""
+
+    at: float
+    kind: str
+    message: str
+
+
+def _row(_cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> JobRow:
+    fields = dict(zip(_COLUMNS, values, strict=True))
+    for name in ("job", "ref", "result"):
+        fields[name] = None if fields[name] is None else json.loads(fields[name])
+    fields["ref"] = None if fields["ref"] is None else read_ref(fields["ref"])
+    fields["result"] = None if fields["result"] is None else read_result(fields["result"])
+    fields.update(phase=Phase(fields["phase"]), state=JobState(fields["state"]), reachable=bool(fields["reachable"]))
+    return JobRow(**fields)
+
+
+_COLUMNS = tuple(JobRow.__annotations__)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, JobRef):
+        return json.dumps(ref_data(value))
+    if isinstance(value, Result):
+        return json.dumps(result_data(value))
+    return json.dumps(value) if isinstance(value, Mapping) else value
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise StoreError(
+                f"{path} is corrupt ({error}). Move it aside (with {path.name}-wal and {path.name}-shm) and start "
+                "again: jobs that still run are found with `siteward ps --platform`"
+            ) from error
+        raise StoreError(f"{path} cannot be used: {error}. Check the disk's free space and permissions") from error
+
+
+class Store:
+    """The open store of one site. Methods may be called from any thread; every write is one transaction."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "siteward.db"
+        self._lock = threading.RLock()
+        with _translated(self.path):
+            try:
+                self._db = self._open(state_dir)
+            except OSError as error:
+                raise StoreError(f"{self.path} cannot be opened: {error.strerror or error}") from error
+
+    def _open(self, state_dir: Path) -> sqlite3.Connection:
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(_MIGRATIONS):
+                raise StoreError(f"{self.path} was written by a newer siteward; upgrade this one")
+            for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+                db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+            return db
+        finally:
+            os.close(lock)
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used any more."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make several writes one; nested uses join the outer one."""
+        with self._lock, _translated(self.path):
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def insert(self, job_id: str, event: str, /, **fields: Any) -> None:
+        """Add a job; StoreError if its id is taken."""
+        now = time.time()
+        fields = {"job_id": job_id, "attempt": 1, "state": JobState.PENDING, "created_at": now, **fields}
+        names = ", ".join(fields)
+        marks = ", ".join("?" * len(fields))
+        with self.transaction():
+            self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*map(_plain, fields.values())])  # noqa: S608
+            self._event(job_id, event, "", now)
+
+    def update(self, job_id: str, event: str | None = None, words: str = "", /, **fields: Any) -> None:
+        """Change columns of a job and, with ``event``, add it with its words to the history, in one transaction."""
+        with self.transaction():
+            if fields:
+                names = ", ".join(f"{name}=?" for name in fields)
+                values = [*map(_plain, fields.values()), job_id]
+                self._db.execute(f"UPDATE jobs SET {names} WHERE job_id=?", values)  # noqa: S608
+            if event is not None:
+                self._event(job_id, event, words, time.time())
+
+    def _event(self, job_id: str, kind: str, message: str, at: float) -> None:
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (job_id, at, kind, message))
+
+    def request_stop(self, job_id: str, cause: str, grace: float) -> None:
+        """Store that a job is to be ended: the first cause stays, the grace may only get shorter."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE jobs SET stop_cause=coalesce(stop_cause, ?), stop_grace=min(coalesce(stop_grace, ?), ?) "
+                "WHERE job_id=? AND result IS NULL",
+                (cause, grace, grace, job_id),
+            )
+            self._event(job_id, "stop requested", f"{cause}, grace {grace:g} s", time.time())
+
+    def admit(self, job_id: str) -> bool:
+        """Give a queued job its slot; False if it is not queued any more."""
+        with self.transaction():
+            query = "UPDATE jobs SET phase='intent', message='' WHERE job_id=? AND phase='queued'"
+            if self._db.execute(query, (job_id,)).rowcount == 0:
+                return False
+            self._event(job_id, "admitted", "", time.time())
+            return True
+
+    def delete(self, job_ids: Sequence[str]) -> None:
+        """Forget jobs and their history."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM events WHERE job_id=?", [(each,) for each in job_ids])
+            self._db.executemany("DELETE FROM jobs WHERE job_id=?", [(each,) for each in job_ids])
+
+    def mark_removed(self, job_ids: Sequence[str]) -> None:
+        """Note that the platform keeps nothing of these jobs any more."""
+        with self.transaction():
+            self._db.executemany("UPDATE jobs SET phase='removed' WHERE job_id=?", [(each,) for each in job_ids])
+
+    def get(self, job_id: str) -> JobRow | None:
+        """Return a job, None if there is none of this id."""
+        rows = self._select("WHERE job_id=?", (job_id,))
+        return rows[0] if rows else None
+
+    def rows(self, phases: Sequence[Phase] | None = None) -> list[JobRow]:
+        """Return jobs in these phases (None: all), oldest first."""
+        if phases is None:
+            return self._select("ORDER BY created_at, rowid", ())
+        marks = ", ".join("?" * len(phases))
+        return self._select(f"WHERE phase IN ({marks}) ORDER BY created_at, rowid", [phase.value for phase in phases])
+
+    def stop_requests(self, driver: str) -> list[JobRow]:
+        """Return this driver's jobs that are to be ended."""
+        return self._select("WHERE driver=? AND stop_cause IS NOT NULL AND result IS NULL", (driver,))
+
+    def count_active(self) -> int:
+        """Return how many jobs count against ``max_jobs``."""
+        with self._lock, _translated(self.path):
+            marks = ", ".join("?" * len(ACTIVE))
+            query = f"SELECT count(*) FROM jobs WHERE phase IN ({marks})"  # noqa: S608
+            return int(self._db.execute(query, [phase.value for phase in ACTIVE]).fetchone()[0])
+
+    def events(self, job_id: str) -> list[Event]:
+        """Return a job's history, oldest first."""
+        with self._lock, _translated(self.path):
+            rows = self._db.execute("SELECT at, kind, message FROM events WHERE job_id=? ORDER BY rowid", (job_id,))
+            return [Event(at=at, kind=kind, message=message) for at, kind, message in rows]
+
+    def _select(self, where: str, values: Sequence[Any]) -> list[JobRow]:
+        with self._lock, _translated(self.path):
+            cursor = self._db.cursor()
+            cursor.row_factory = _row
+            columns = ", ".join(_COLUMNS)
+            return cursor.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608

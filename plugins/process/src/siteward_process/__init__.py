@@ -1,0 +1,1 @@
+"""siteward backend that runs jobs as local processes, kept by a small daemon that outlives its parents."""

@@ -1,0 +1,110 @@
+"""The keeper's memory on disk: what each job was started as, and how it ended.
+
+One file, one JSON line per change (``{"k": key, …}`` merged into the job's record, ``"gone"`` ends it), each
+written by one write(2) with O_APPEND, so that a kill at any moment loses nothing that anyone was told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any
+
+Record = dict[str, Any]
+_COMPACT_AT = 2**20
+
+
+def key_of(job_id: str, attempt: int) -> str:
+    """Return the name of one attempt of a job."""
+    return f"{attempt}/{job_id}"
+
+
+class Journal:
+    """Records by key, in memory and in a file. Only the holder of the keeper's lock may have one."""
+
+    def __init__(self, directory_fd: int, name: str) -> None:
+        self._directory = directory_fd
+        self._name = name
+        self.records: dict[str, Record] = {}
+        self._fd = self._open(name)
+        self._size = 0
+        self._limit = _COMPACT_AT
+        # Set when a write failed: the file lacks something that only memory has.
+        self._behind = False
+        self._load()
+
+    def _open(self, name: str, flags: int = 0) -> int:
+        flags |= os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, 0o600, dir_fd=self._directory)
+
+    def _load(self) -> None:
+        size = os.fstat(self._fd).st_size
+        for line in os.pread(self._fd, size, 0).splitlines():
+            # A machine that lost power may leave a torn line; what it said is lost, the rest is not.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._apply(json.loads(line))
+        self._size = size
+        if size:
+            with contextlib.suppress(OSError):
+                self._rewrite()
+
+    def _apply(self, change: Record) -> None:
+        key = change.pop("k")
+        if change.get("gone"):
+            self.records.pop(key, None)
+        else:
+            self.records.setdefault(key, {}).update(change)
+
+    def put(self, key: str, **changes: Any) -> None:
+        """Change a record. OSError when the file could not be written; memory has the change all the same."""
+        self._apply({"k": key, **changes})
+        self._append({"k": key, **changes})
+
+    def forget(self, key: str) -> None:
+        """Drop a record; the file shrinks when nothing is left to remember, or when most of it is past."""
+        if self.records.pop(key, None) is None:
+            return
+        with contextlib.suppress(OSError):
+            if not self.records:
+                os.ftruncate(self._fd, 0)
+                self._size, self._behind = 0, False
+            elif self._size > self._limit:
+                self._rewrite()
+            else:
+                self._append({"k": key, "gone": True})
+
+    def _append(self, change: Record) -> None:
+        if self._behind:
+            self._rewrite()
+            return
+        line = _line(change)
+        self._behind = True
+        if os.write(self._fd, line) == len(line):
+            self._behind = False
+        self._size += len(line)
+
+    def _rewrite(self) -> None:
+        self._behind = True
+        draft = self._name + ".new"
+        data = b"".join(_line({"k": key, **record}) for key, record in self.records.items())
+        fd = self._open(draft, os.O_TRUNC)
+        try:
+            if os.write(fd, data) != len(data):
+                raise OSError("the journal could not be written whole")
+            os.rename(draft, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(self._fd)
+        self._fd, self._size, self._behind = fd, len(data), False
+        # With much to remember, rewriting at every turn would cost more than it frees.
+        self._limit = max(_COMPACT_AT, 2 * len(data))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+def _line(change: Record) -> bytes:
+    return json.dumps(change, separators=(",", ":")).encode("ascii") + b"\n"

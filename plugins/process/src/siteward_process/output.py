@@ -1,0 +1,125 @@
+"""A job's output: a file that the job writes to itself, kept below a size by dropping its middle.
+
+While the job runs, the middle is handed back to the file system (a hole); at the end the file is written anew
+as its head, a line that says how much was dropped, and its tail. Readers here never show a hole's zeros.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+_BLOCK = 4096
+_CHUNK = 2**18
+
+
+def dropped_line(count: int) -> bytes:
+    """Return what stands where the middle of an output was."""
+    return b"\n[siteward: %d bytes dropped here]\n" % count
+
+
+def middle(size: int, limit: int) -> tuple[int, int]:
+    """Return where the part to drop begins and ends, in whole blocks, for a file of ``size`` bytes."""
+    half = limit // 2
+    begin = -(-half // _BLOCK) * _BLOCK
+    return begin, max(begin, (size - half) // _BLOCK * _BLOCK)
+
+
+def is_too_long(size: int, limit: int) -> bool:
+    """Whether enough is past the limit to be worth dropping."""
+    begin, end = middle(size, limit)
+    return size > limit and end > begin
+
+
+def compact(path: str, limit: int) -> None:
+    """Rewrite an output that is past its limit as head, a line that says what was dropped, and tail."""
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        size = os.fstat(source).st_size
+        if not is_too_long(size, limit):
+            return
+        begin, end = middle(size, limit)
+        draft = path + ".new"
+        target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _copy(source, target, 0, begin)
+            os.write(target, dropped_line(end - begin))
+            _copy(source, target, end, size)
+        finally:
+            os.close(target)
+        # Those who are reading go on in the old file to its end.
+        os.rename(draft, path)
+    finally:
+        os.close(source)
+
+
+def _copy(source: int, target: int, at: int, end: int) -> None:
+    while at < end:
+        sent = os.sendfile(target, source, at, min(end - at, 2**24))
+        if not sent:
+            return
+        at += sent
+
+
+def _hole_at(fd: int, at: int) -> int:
+    """Return where the next data begins: ``at`` itself unless it lies in a hole."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return at
+        return max(at, os.fstat(fd).st_size)
+
+
+def _data_until(fd: int, at: int) -> int:
+    try:
+        return os.lseek(fd, at, os.SEEK_HOLE)
+    except OSError:
+        return at
+
+
+def read_from(fd: int, at: int) -> Iterator[tuple[bytes, int]]:
+    """Yield what the file holds from ``at`` on, each piece with where the next begins; ends at its present end."""
+    while True:
+        size = os.fstat(fd).st_size
+        if at >= size:
+            return
+        data_at = _hole_at(fd, at)
+        if data_at > at:
+            yield dropped_line(data_at - at), data_at
+            at = data_at
+            continue
+        data = os.pread(fd, _CHUNK, at)
+        # The middle may have been dropped just before it was read: what is past the data is zeros.
+        data = data[: max(0, _data_until(fd, at) - at)]
+        if data:
+            at += len(data)
+            yield data, at
+        elif at < size and _hole_at(fd, at) == at:
+            return
+
+
+def start_of_tail(fd: int, lines: int) -> int:
+    """Return where the last ``lines`` lines begin, at the earliest behind a dropped middle."""
+    size = at = os.fstat(fd).st_size
+    if lines <= 0:
+        return size
+    found = 0
+    while at > 0:
+        begin = max(0, at - 65536)
+        data = os.pread(fd, at - begin, begin)
+        hole = data.rfind(b"\0" * 64)
+        stop = at == size and data.endswith(b"\n")
+        position = len(data) - 1 if stop else len(data)
+        while (position := data.rfind(b"\n", max(0, hole), position)) >= 0:
+            found += 1
+            if found == lines:
+                return begin + position + 1
+        if hole >= 0 and _hole_at(fd, begin + hole) != begin + hole:
+            return _hole_at(fd, begin + hole)
+        at = begin
+    return 0

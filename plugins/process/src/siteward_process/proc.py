@@ -1,0 +1,125 @@
+"""What /proc says about processes (proc(5)), and signals that can only reach the process that was meant."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+_MARKERS = (b"SITEWARD_JOB_DIR=", b"SITEWARD_JOB_ID=", b"SITEWARD_ATTEMPT=")
+
+Marker = tuple[bytes, bytes, bytes]
+
+
+class Stat(NamedTuple):
+    """One process. ``start`` is in clock ticks since boot: with pid and boot id it names a process for ever."""
+
+    pid: int
+    state: str
+    ppid: int
+    pgid: int
+    sid: int
+    start: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs: a zombie does not."""
+        return self.state not in "ZX"
+
+
+def read(path: str) -> bytes:
+    """Return the contents of a small file of /proc."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, 65536)
+        while more := os.read(fd, 65536) if len(data) >= 4096 else b"":
+            data += more
+        return data
+    finally:
+        os.close(fd)
+
+
+def stat(pid: int) -> Stat | None:
+    """Look at a process (or a thread, which looks the same); None when there is none of this number."""
+    try:
+        data = read(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    # The name in parentheses is the process's own choice and may hold anything, parentheses too.
+    fields = data[data.rindex(b")") + 2 :].split()
+    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Whether exactly this process still runs, not another that was given its number."""
+    found = stat(pid)
+    return found is not None and found.start == start and found.alive
+
+
+def marker_of(directory: str, job_id: str, attempt: int) -> Marker:
+    """Return what the environment of this job's processes says."""
+    return os.fsencode(directory), job_id.encode(), str(attempt).encode()
+
+
+def marker(pid: int) -> Marker | None:
+    """Return the job marker in a process's environment as it was at its start; None without one."""
+    try:
+        environment = read(f"/proc/{pid}/environ").split(b"\0")
+    except OSError:
+        return None
+    found = {}
+    for entry in environment:
+        for name in _MARKERS:
+            if entry.startswith(name):
+                found[name] = entry[len(name) :]
+    return (found[_MARKERS[0]], found[_MARKERS[1]], found[_MARKERS[2]]) if len(found) == 3 else None
+
+
+def send(pid: int, start: int, number: signal.Signals) -> bool:
+    """Signal exactly this process through a pidfd; False when it is gone (or is a mere thread)."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        found = stat(pid)
+        if found is None or found.start != start:
+            return False
+        signal.pidfd_send_signal(fd, number)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the machine."""
+    return read("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def last_pid() -> int:
+    """Return the number last given to a process or thread; 0 where the kernel does not say."""
+    try:
+        return int(read("/proc/loadavg").split()[-1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def forks() -> int:
+    """Return how many processes and threads the machine has started since boot."""
+    try:
+        data = read("/proc/stat")
+        return int(data[data.index(b"\nprocesses ") + 11 :].split(None, 1)[0])
+    except (OSError, ValueError):
+        return 0
+
+
+def pid_max() -> int:
+    """Return where process numbers wrap."""
+    return int(read("/proc/sys/kernel/pid_max"))
+
+
+def pids() -> list[int]:
+    """Return every process there is."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -1,0 +1,104 @@
+"""Start one program: look it up as the job would, spawn it, and say in words why that did not work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class SpawnFailed(Exception):
+    """The program did not start. ``exit_code`` is what a shell would say: 127 not found, 126 not runnable."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+def ignored_signals() -> list[signal.Signals]:
+    """Return the signals that this process ignores, which a spawned program would otherwise ignore too."""
+    return [each for each in signal.Signals if signal.getsignal(each) is signal.SIG_IGN]
+
+
+def spawn(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    directory: str,
+    stdin: int,
+    output: int,
+    ignored: Sequence[signal.Signals] = (),
+) -> int:
+    """Start a program in its own session and return its process id; SpawnFailed when it cannot be.
+
+    It begins with the default for every signal, none blocked, and no file descriptor but 0, 1 and 2. The
+    caller's own working directory is changed: there must be no other thread that minds.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise SpawnFailed(f"the job directory {directory!r} cannot be entered: {error.strerror}. Create it.") from error
+    program = argv[0]
+    try:
+        program = find_program(program, environment.get("PATH", DEFAULT_PATH))
+        return os.posix_spawn(
+            program,
+            argv,
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=ignored,
+        )
+    except (OSError, ValueError) as error:
+        raise _explain(error, program) from error
+    finally:
+        os.chdir("/")
+
+
+def find_program(name: str, path: str) -> str:
+    """Return the file that ``name`` means: itself when it holds a slash, else the first on ``path`` that can run."""
+    if not name:
+        raise SpawnFailed("the command is empty. Give the program to run.", 127)
+    if "/" in name:
+        return name
+    blocked = None
+    for folder in path.split(":"):
+        candidate = os.path.join(folder or ".", name)  # noqa: PTH118
+        if os.path.isdir(candidate):  # noqa: PTH112
+            continue
+        if os.access(candidate, os.X_OK):
+            return candidate
+        if blocked is None and os.path.lexists(candidate):
+            blocked = candidate
+    if blocked:
+        raise SpawnFailed(f"{blocked!r} is not executable. Make it so with chmod +x.", 126)
+    raise SpawnFailed(
+        f"command {name!r} was not found in PATH ({path}). Install it, or give its full path in the job's command.", 127
+    )
+
+
+def _explain(error: OSError | ValueError, name: str) -> SpawnFailed:
+    if not isinstance(error, OSError):
+        return SpawnFailed(f"the command or its environment cannot be passed to a program: {error}")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if os.path.lexists(name) and os.path.isfile(name):  # noqa: PTH113
+            return SpawnFailed(
+                f"{name!r} is there, but the interpreter it asks for (its #! line, or its loader) is not."
+                " Install the interpreter, or correct the line.",
+                126,
+            )
+        return SpawnFailed(f"command {name!r} was not found. Check the path; it is relative to the job directory.", 127)
+    if error.errno == errno.ENOEXEC:
+        return SpawnFailed(f"{name!r} is not a program for this machine, or a script without a #! line. Add the line.", 126)
+    if error.errno == errno.EACCES:
+        return SpawnFailed(f"{name!r} cannot be executed: it is a folder, or not executable. chmod +x makes it so.", 126)
+    if error.errno == errno.E2BIG:
+        return SpawnFailed("the command and its environment are longer than the system takes. Put them into a file.", 126)
+    return SpawnFailed(f"{name!r} could not be started: {error.strerror}.")
