@@ -1,4 +1,4 @@
-"""Build a wheel of each project into a folder and install them into this environment: FOLDER PROJECT…"""
+"""Build a wheel of each project and install them here: ``install_wheels.py FOLDER PROJECT…``."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 
 def main(folder: str, *projects: str) -> None:
+    """Leave the wheels in the folder, and no others."""
     for wheel in Path(folder).glob("*.whl"):
         wheel.unlink()
     for project in projects:
@@ -16,6 +17,7 @@ def main(folder: str, *projects: str) -> None:
 
 
 def run(*arguments: str) -> None:
+    """Run this environment's uv."""
     subprocess.run([sys.executable, "-m", "uv", *arguments], check=True)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fedavg"
 SITES = ["server", "site-1", "site-2"]
-DEADLINE = 100
+COMMAND = Path(sys.executable).with_name("siteward")
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def edit(file, change):
 def run(example, *more):
     sites = [f"--site={example}/sites/{site}.yaml" for site in SITES]
     done = subprocess.run(
-        [sys.executable, "-m", "siteward", "run", str(example / "job.yaml"), *sites, "--json", *more],
+        [COMMAND, "run", example / "job.yaml", *sites, "--json", *more],
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=100,
         check=False,
     )
     return done, json.loads(done.stdout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -35,13 +35,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
-
 def describe(value: object) -> str:
     """Say what a value is, in a file author's words: ``text '3'``, ``the number 3``, ``a list``."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
-        return f'{str(value).lower()} (quote it if it is meant as text: yes, no, on and off are booleans in YAML)'
+        return f"{str(value).lower()} (quote it if it is meant as text: yes, no, on and off are booleans in YAML)"
     if isinstance(value, (int, float)):
         return f'the number {value} (quote it if it is meant as text: "{value}")'
     if isinstance(value, str):
@@ -118,6 +117,10 @@ def _structure_class(value: Any, type_: Any) -> Any:
     return build(type_, value)
 
 
+def _made_of(*origins: Any) -> Callable[[Any], bool]:
+    return lambda type_: get_origin(type_) in origins
+
+
 def _make_converter() -> Converter:
     converter = Converter()
     for kind, words, accepted in (
@@ -129,10 +132,10 @@ def _make_converter() -> Converter:
         converter.register_structure_hook(kind, _strict(kind, words, *accepted))
     hooks: list[tuple[Any, Any]] = [
         (attrs.has, _structure_class),
-        (lambda t: get_origin(t) is tuple or get_origin(t) in (list, Sequence), _structure_sequence),
-        (lambda t: get_origin(t) in (dict, Mapping), _structure_mapping),
-        (lambda t: get_origin(t) in (Union, UnionType), _structure_union),
-        (lambda t: get_origin(t) is Literal, _structure_literal),
+        (_made_of(tuple, list, Sequence), _structure_sequence),
+        (_made_of(dict, Mapping), _structure_mapping),
+        (_made_of(Union, UnionType), _structure_union),
+        (_made_of(Literal), _structure_literal),
     ]
     for predicate, hook in hooks:
         converter.register_structure_hook_func(predicate, hook)

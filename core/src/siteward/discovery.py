@@ -9,7 +9,6 @@ from typing import Literal
 
 from attrs import define, evolve, field, frozen
 
-from siteward.hookspecs import PROJECT
 from siteward.pluginrules import GROUPS
 
 DISABLED_VARIABLE = "SITEWARD_DISABLED_PLUGINS"

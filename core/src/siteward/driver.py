@@ -251,7 +251,10 @@ class Driver:
         with tracked.changed:
             queued = tracked.phase is Phase.QUEUED
         if queued:
-            self.apply(tracked, JobStatus(state=JobState.ABORTED, result=ended(reason=Reason.ABORTED, message="not started")))
+            self.apply(
+                tracked,
+                JobStatus(state=JobState.ABORTED, result=ended(reason=Reason.ABORTED, message="not started")),
+            )
             return
         if tracked.ref is None or tracked.launcher is None or tracked.future.done():
             return

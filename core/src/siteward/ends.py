@@ -7,7 +7,7 @@ code, a signal, or a reason of the platform); :func:`ended` is the only place th
 from __future__ import annotations
 
 import signal as signals
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class JobState(str, Enum):
+class JobState(StrEnum):
     """Where a job is. Only forward: PENDING, RUNNING, then one of four ends; PENDING may jump to an end."""
 
     PENDING = "PENDING"
@@ -38,7 +38,7 @@ class JobState(str, Enum):
         return not self.ended and (other.ended or (self is JobState.PENDING and other is JobState.RUNNING))
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a job ended."""
 
     COMPLETED = "Completed"
@@ -153,7 +153,7 @@ def ended(
             raise ValueError("an end needs a reason, an exit code or a signal")
         reason = Reason.COMPLETED if exit_code == 0 else Reason.SIGNAL if signal else Reason.ERROR
     state, code = _ENDS[reason]
-    if reason is Reason.ERROR and exit_code in _KEPT_EXIT_CODES:
+    if reason is Reason.ERROR and exit_code is not None and exit_code in _KEPT_EXIT_CODES:
         code = ReturnCode(exit_code)
     return Result(
         state=state,

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from siteward.job import JobRef
+    from siteward.request import JobRef
     from siteward.resources import Refusal
 
 

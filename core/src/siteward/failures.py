@@ -7,7 +7,7 @@ exit 1 is not, because a worker's teardown noise must not fail a run that has fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum
+from enum import StrEnum
 
 from attrs import evolve, frozen
 
@@ -15,7 +15,7 @@ _REPORTABLE = frozenset({9, 101, 102, 103, 104})
 WITHHELD = "withheld: a failure filter raised"
 
 
-class Disposition(str, Enum):
+class Disposition(StrEnum):
     """What an end means for the run it belongs to."""
 
     FAIL_RUN = "FAIL_RUN"
@@ -60,7 +60,7 @@ def fold_filters(
     there to hide: from then on code and reason survive and all free text is withheld, and the report says so.
     The fields that say whose report it is (site, job, backend) are the site's own and never change.
     """
-    identity = {"site": report.site, "job_id": report.job_id, "backend": report.backend}
+    site, job_id, backend = report.site, report.job_id, report.backend
     withheld = False
     for name, run_filter in filters:
         try:
@@ -68,7 +68,7 @@ def fold_filters(
             if answer is not None:
                 if not isinstance(answer, FailureReport):
                     raise TypeError(f"expected a FailureReport or None, got {type(answer).__name__}")
-                report = evolve(answer, **identity)
+                report = evolve(answer, site=site, job_id=job_id, backend=backend)
         except Exception as error:
             on_error(name, error)
             withheld = True

@@ -16,7 +16,6 @@ from siteward.errors import Unreachable
 from siteward.failures import FailureReport, fold_filters, is_reportable
 from siteward.hookspecs import PLUGIN_HOOKS
 from siteward.manager import ResourceManager
-from siteward.request import JobRef
 from siteward.store import Phase, Store
 from siteward.tracked import Tracked
 
@@ -71,7 +70,7 @@ class Finisher:
             if not quick:
                 self._store(tracked, Phase.COLLECTED, result)
         if tracked.token is not None and self.manager is not None and tracked.phase is not Phase.FREED:
-            self._retry(tracked, "free resources", lambda: self.manager.free(tracked.token or "")) # type: ignore[union-attr]
+            self._retry(tracked, "free resources", lambda: self.manager.free(tracked.token or ""))  # type: ignore[union-attr]
             self._store(tracked, Phase.FREED, result)
         if result.state is not JobState.SUCCEEDED:
             result = evolve(result, report=self._report(tracked, result))
@@ -160,9 +159,7 @@ class Finisher:
 
 
 def _calls(managers: Sequence[pluggy.PluginManager], hook: str) -> list[tuple[str, Call]]:
-    impls = {
-        impl.plugin_name: impl for manager in managers for impl in getattr(manager.hook, hook).get_hookimpls()
-    }
+    impls = {impl.plugin_name: impl for manager in managers for impl in getattr(manager.hook, hook).get_hookimpls()}
     return [(name, _caller(impls[name])) for name in sorted(impls)]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from attrs import Factory, field, fields, frozen
 
 from siteward.config import (
-    Problems,
     check_argv,
     check_env,
     check_positive,
@@ -91,13 +90,16 @@ class Job:
         default=None,
         metadata=_help("argv, never a shell string; {site}, {job_id} and {job_dir} are replaced", check_argv),
     )
-    module: str | None = field(default=None, metadata=_help("a Python module to run instead of a command", _check_module))
+    module: str | None = field(
+        default=None, metadata=_help("a Python module to run instead of a command", _check_module)
+    )
     args: tuple[str, ...] = field(default=(), metadata=_help("arguments of the module", _check_args))
     sites: tuple[str, ...] | None = field(
         default=None, metadata=_help("sites that run it; by default every site given", _check_sites)
     )
     min_sites: int | None = field(
-        default=None, metadata=_help("fewer sites that can start it: it starts nowhere; default all", check_positive)
+        default=None,
+        metadata=_help("fewer sites that can start it: it starts nowhere; default all", check_positive),
     )
     lead: str | None = field(default=None, metadata=_help("the site whose own end is the run's verdict"))
     site_spec: Mapping[str, SiteSpec] = field(
@@ -118,7 +120,8 @@ class Job:
         factory=dict, metadata=_help("site or `default`: backend: its options")
     )
     resource_spec: Mapping[str, Mapping[str, Any]] = field(
-        factory=dict, metadata=_help("site or `@default`: num_of_gpus, num_of_cpus, memory, …", _check_resource_spec)
+        factory=dict,
+        metadata=_help("site or `@default`: num_of_gpus, num_of_cpus, memory, …", _check_resource_spec),
     )
     base_dir: Path = field(default=Path(), metadata={"internal": True})
 
@@ -149,7 +152,11 @@ def _key_problems(specs: Mapping[str, Mapping[str, Any]], sites: Sequence[str]) 
     for spec, block in specs.items():
         known = [*sites, *([reserved[spec]] if spec in reserved else [])]
         problems += [
-            Problem(f"{spec}.{key}", f"names no site of this job; expected one of {', '.join(known)}", nearest(key, known))
+            Problem(
+                f"{spec}.{key}",
+                f"names no site of this job; expected one of {', '.join(known)}",
+                nearest(key, known),
+            )
             for key in block
             if key not in known
         ]
@@ -190,7 +197,12 @@ def _what_runs_problems(path: str, data: Mapping[str, Any], values: Mapping[str,
         for site in sites
     )
     if not has and not everywhere and not ("site_spec" in data and "site_spec" not in values):
-        return [Problem(path, "expected a command (a list) or a module, here or in site_spec for every site of `sites`")]
+        return [
+            Problem(
+                path,
+                "expected a command (a list) or a module, here or in site_spec for every site of `sites`",
+            )
+        ]
     if values.get("args") and "module" not in has and not any(spec.module for spec in specs):
         return [Problem("args", "goes with module; put a command's arguments into the command")]
     return []

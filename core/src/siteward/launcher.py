@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import pluggy
@@ -16,6 +16,8 @@ from siteward.job import DEFAULT_SITE, Job
 from siteward.plugins import Plugins, backend_hooks
 from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus
 from siteward.resources import PortableResources, nested_blocks
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -35,7 +37,10 @@ def offered_backends(job: Job, site: str) -> dict[str, Mapping[str, Any]]:
 
 
 def choose_backend(
-    offered: Iterable[str], enabled: Sequence[str], default: str | None, broken: Mapping[str, str] | None = None
+    offered: Iterable[str],
+    enabled: Sequence[str],
+    default: str | None,
+    broken: Mapping[str, str] | None = None,
 ) -> str:
     """Return the backend to use: the first enabled one (in the site's order) that the job offers.
 
@@ -75,7 +80,7 @@ class Launcher:
         self.name = context.backend
         self.context = context
         self._class = plugins.backend(self.name)
-        options = build(self._options("SiteOptions"), block)
+        options: Any = build(self._options("SiteOptions"), block)
         try:
             backend = self._class(context, options)
         except (OptionsRefused, Problems) as error:
@@ -102,7 +107,7 @@ class Launcher:
         """Read and resolve what a job asks of this backend; OptionsRefused with everything it may not ask."""
         kind = self._options("JobOptions")
         try:
-            options = build(kind, block)
+            options: Any = build(kind, block)
         except Problems as error:
             raise OptionsRefused(error.problems) from error
         if problems := conflicts(kind, block, resources):
@@ -120,7 +125,7 @@ class Launcher:
         """Look once."""
         return self._expect(self._hook.siteward_poll_job(ref=ref), JobStatus, "siteward_poll_job")
 
-    def _expect(self, value: Any, kind: type, hook: str) -> Any:
+    def _expect(self, value: Any, kind: type[T], hook: str) -> T:
         if not isinstance(value, kind):
             raise BackendError(f"backend {self.name!r}: {hook} returned {type(value).__name__}, not {kind.__name__}")
         return value

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import Logger
 from pathlib import Path
 from typing import Any
 
 from siteward.config import Problems
 from siteward.driver import Driver
-from siteward.errors import FileError, PluginError, Problem
+from siteward.errors import BackendError, FileError, PluginError, Problem
 from siteward.finishing import Finisher
 from siteward.launcher import Launcher
 from siteward.manager import ResourceManager
@@ -25,6 +26,16 @@ from siteward.store import JobRow, Phase, Store
 from siteward.tracked import Tracked
 
 DEFAULT_MANAGER = "best_effort"
+
+
+@contextmanager
+def _collecting(problems: list[Problem], path: str) -> Iterator[None]:
+    try:
+        yield
+    except Problems as error:
+        problems += [problem.under(path) for problem in error.problems]
+    except (PluginError, BackendError) as error:
+        problems.append(Problem(path, str(error)))
 
 
 class SiteParts:
@@ -62,22 +73,20 @@ class SiteParts:
         problems: list[Problem] = []
         launchers: dict[str, Launcher] = {}
         for name, block in self.file.backends.items():
-            made = self._try(problems, f"backends.{name}", lambda n=name, b=block: Launcher(self.plugins, self._context(n), b))
-            if made is not None:
-                launchers[name] = made
+            with _collecting(problems, f"backends.{name}"):
+                launchers[name] = Launcher(self.plugins, self._context(name), block)
         for study, blocks in self.file.studies.items():
             for name in blocks:
                 if name in launchers:
-                    block = self.file.study_block(study, name)
-                    self._try(problems, f"studies.{study}.{name}", lambda n=name, b=block: launchers[n].study_options(b))
+                    with _collecting(problems, f"studies.{study}.{name}"):
+                        launchers[name].study_options(self.file.study_block(study, name))
                 elif name != "env" and name not in self.file.backends:
                     words = f"is no backend of this site; expected env or one of {', '.join(self.file.backends)}"
                     problems.append(Problem(f"studies.{study}.{name}", words))
         manager = None
         for name, block in self._manager_block().items():
-            manager = self._try(
-                problems, f"resources.{name}", lambda n=name, b=block: ResourceManager(self.plugins, self._context(n), b)
-            )
+            with _collecting(problems, f"resources.{name}"):
+                manager = ResourceManager(self.plugins, self._context(name), block)
         if problems:
             raise FileError(self.file.file, problems)
         return launchers, manager
@@ -86,15 +95,6 @@ class SiteParts:
         if self.file.resources is not None:
             return dict(self.file.resources)
         return {DEFAULT_MANAGER: {}} if DEFAULT_MANAGER in self.plugins.names("siteward.resources") else {}
-
-    def _try(self, problems: list[Problem], path: str, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except Problems as error:
-            problems += [problem.under(path) for problem in error.problems]
-        except PluginError as error:
-            problems.append(Problem(path, str(error)))
-        return None
 
     def _context(self, name: str) -> Context:
         directory = self.state_dir / "plugins" / safe_name(name)

@@ -101,7 +101,7 @@ class Plugins:
         return self._class(RESOURCES, name)
 
     def global_plugins(self) -> list[tuple[str, object]]:
-        """Load the plugins of ``siteward.plugins`` and return the good ones, in name order; none raises here."""
+        """Load the plugins of ``siteward.plugins``; return the good ones, in name order, and raise for none."""
         self._global_manager()
         return [(e.record.name, e.plugin) for e in self._entries(GLOBAL) if e.record.status == "loaded"]
 

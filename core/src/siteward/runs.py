@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 
 from attrs import evolve, frozen
 
@@ -25,7 +25,7 @@ _WORST_FIRST = (101, 103, 104, 102, 9, 1)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """How a run ended."""
 
     SUCCEEDED = "SUCCEEDED"
@@ -65,16 +65,17 @@ def judge(
         good = result.state is JobState.SUCCEEDED
         verdict = Verdict.SUCCEEDED if good else Verdict.FAILED
         return Judgement(
-            verdict=verdict, code=int(result.return_code), cause=None if good else lead, message=_words(lead, result)
+            verdict=verdict,
+            code=int(result.return_code),
+            cause=None if good else lead,
+            message=_words(lead, result),
         )
     failed = [site for site, result in results.items() if result.state is not JobState.SUCCEEDED]
     if not failed:
         return Judgement(verdict=Verdict.SUCCEEDED, code=0, message=f"all {len(results)} sites succeeded")
     worst = min(failed, key=lambda site: _badness(results[site].return_code))
     result = results[worst]
-    return Judgement(
-        verdict=Verdict.FAILED, code=int(result.return_code), cause=worst, message=_words(worst, result)
-    )
+    return Judgement(verdict=Verdict.FAILED, code=int(result.return_code), cause=worst, message=_words(worst, result))
 
 
 def _badness(code: int) -> int:
@@ -209,7 +210,13 @@ def _never_started(job: Job, site: str, error: SitewardError) -> Result:
     result = ended(reason=Reason.LAUNCH_FAILED, message=str(error))
     code = int(result.return_code)
     report = FailureReport(
-        site=site, job_id=job.id, backend="", code=code, reason=result.reason.value, message=str(error), reportable=True
+        site=site,
+        job_id=job.id,
+        backend="",
+        code=code,
+        reason=result.reason.value,
+        message=str(error),
+        reportable=True,
     )
     return evolve(result, report=report)
 

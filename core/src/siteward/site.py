@@ -162,14 +162,14 @@ class Site:
         """Go on with a job whose lock this process has just got, from what the store says now."""
         row = self._parts.store.get(tracked.job_id)
         if row is None:
-            tracked.lock = self._let_go(tracked)
+            self._let_go(tracked)
             raise UnknownJob(tracked.job_id, self.name)
         tracked.launcher = self._parts.launchers.get(row.backend)
         for name in ("ref", "phase", "status", "token", "started_at", "stop_cause", "stop_grace"):
             setattr(tracked, name, getattr(row, name))
         if row.done:
             self._parts.driver.finish_removal(tracked, removed=row.phase is Phase.REMOVED)
-            tracked.lock = self._let_go(tracked)
+            self._let_go(tracked)
             if not tracked.future.done() and row.result is not None:
                 tracked.future.set_result(row.result)
             return
@@ -180,6 +180,7 @@ class Site:
     def _let_go(self, tracked: Tracked) -> None:
         if tracked.lock is not None:
             tracked.lock.release()
+            tracked.lock = None
 
     def _resume(self, tracked: Tracked, row: JobRow) -> None:
         if tracked.launcher is None:

@@ -19,7 +19,24 @@ from pathlib import Path
 from siteward.errors import StoreError, WorkspaceError
 
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs ncpfs 9p lustre gpfs beegfs ceph glusterfs fuse.sshfs fuse.glusterfs fuse.ceph".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ncpfs",
+        "9p",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.ceph",
+    ]
 )
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from siteward.request import JobRef, JobStatus
 from siteward.wire import read_ref, read_result, ref_data, result_data
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """How far a driver has brought a job; each phase's step can be repeated."""
 
     QUEUED = "queued"

@@ -17,6 +17,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a mapping from a YAML file; FileError for anything that is not plain, finite, unambiguous data."""
     file = str(path)
@@ -58,7 +59,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
 def _refuse_aliases_and_depth(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = f"line {event.start_mark.line + 1}"
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
         if isinstance(event, yaml.AliasEvent):
             raise Problems([Problem(line, f"aliases (*{event.anchor}) are not allowed; write the value out")])
         if isinstance(event, yaml.CollectionStartEvent):

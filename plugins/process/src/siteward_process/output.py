@@ -106,20 +106,25 @@ def read_from(fd: int, at: int) -> Iterator[tuple[bytes, int]]:
 def start_of_tail(fd: int, lines: int) -> int:
     """Return where the last ``lines`` lines begin, at the earliest behind a dropped middle."""
     size = at = os.fstat(fd).st_size
-    if lines <= 0:
-        return size
-    found = 0
-    while at > 0:
-        begin = max(0, at - 65536)
+    first = _last_data(fd, size)
+    # A newline at the very end closes the last line and opens none.
+    left = lines + 1 if size and os.pread(fd, 1, size - 1) == b"\n" else lines
+    while at > first and left > 0:
+        begin = max(first, at - _CHUNK)
         data = os.pread(fd, at - begin, begin)
-        hole = data.rfind(b"\0" * 64)
-        stop = at == size and data.endswith(b"\n")
-        position = len(data) - 1 if stop else len(data)
-        while (position := data.rfind(b"\n", max(0, hole), position)) >= 0:
-            found += 1
-            if found == lines:
+        position = len(data)
+        while (position := data.rfind(b"\n", 0, position)) >= 0:
+            left -= 1
+            if left == 0:
                 return begin + position + 1
-        if hole >= 0 and _hole_at(fd, begin + hole) != begin + hole:
-            return _hole_at(fd, begin + hole)
         at = begin
-    return 0
+    return size if lines <= 0 else first
+
+
+def _last_data(fd: int, size: int) -> int:
+    at = 0
+    while True:
+        hole = _data_until(fd, at)
+        if hole <= at or hole >= size:
+            return at
+        at = _hole_at(fd, hole)

@@ -1,0 +1,311 @@
+"""The keeper: one small process per site that starts its jobs, sees them end, and outlives its parents.
+
+It has one thread and waits in one place. It is started on demand, leaves when it has neither jobs nor
+clients, and writes each end down before it tells anyone. Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import heapq
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from siteward_process import cap, linux, proc, spawn, wire
+from siteward_process.jobs import Jobs, Refused
+from siteward_process.journal import Journal, Record
+from siteward_process.limits import Cgroups
+
+# How long a keeper without jobs waits for the next client; the first one is sure to come.
+LINGER = 1.0
+_MAX_BACKLOG = 32 * 2**20
+
+
+class Connection:
+    """One client: what it has sent so far, and what it has not taken yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.frames = wire.Frames()
+        self.waiting = bytearray()
+        self.watching = False
+        self.greeted = False
+
+
+class Keeper:
+    """The loop: connections, timers, ended children."""
+
+    def __init__(self, directory_fd: int, name: str, ignored: list[signal.Signals]) -> None:
+        self._epoll = select.epoll()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_number = 0
+        self._connections: dict[int, Connection] = {}
+        self._idle_since = time.monotonic()
+        self._asked_to_leave = False
+        self._directory = directory_fd
+        self._listener = self._listen()
+        self._wake = self._catch_signals()
+        self._cgroups = Cgroups(name)
+        self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, ignored, self)
+        self._outputs = self._jobs.cap.fd
+        for fd in (self._listener.fileno(), self._wake.fileno(), self._outputs):
+            if fd is not None:
+                self._epoll.register(fd, select.EPOLLIN)
+        self._jobs.adopt()
+
+    def _listen(self) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(wire.SOCKET, dir_fd=self._directory)  # noqa: PTH108
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A path through the folder's descriptor is short however long the folder's own path is (unix(7): 108 bytes).
+        listener.bind(f"/proc/self/fd/{self._directory}/{wire.SOCKET}")
+        listener.listen(128)
+        listener.setblocking(False)
+        return listener
+
+    def _catch_signals(self) -> socket.socket:
+        wake, write = socket.socketpair()
+        wake.setblocking(False)
+        write.setblocking(False)
+        self._wake_write = write
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        return wake
+
+    def _on_term(self, _number: int, _frame: object) -> None:
+        self._asked_to_leave = True
+
+    # --- what the jobs need ---------------------------------------------------------------------------------
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call something after a while."""
+        self._timer_number += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_number, call))
+
+    def tell(self, record: Record) -> None:
+        """Tell every watching client of a job's end."""
+        data = wire.pack({"job": record})
+        for connection in list(self._connections.values()):
+            if connection.watching:
+                self._send(connection, data)
+
+    def wait_for(self, pidfd: int) -> None:
+        """Wait for a process that is not a child."""
+        self._epoll.register(pidfd, select.EPOLLIN)
+
+    # --- the loop -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until there is nothing left to keep and nobody to serve."""
+        while not self._may_leave():
+            self._turn()
+        # From here on nobody finds the socket; whoever is in its queue is cut off before a word was said,
+        # and starts another keeper.
+        os.unlink(wire.SOCKET, dir_fd=self._directory)  # noqa: PTH108
+        self._listener.close()
+
+    def _may_leave(self) -> bool:
+        if self._jobs.live:
+            self._asked_to_leave = False
+            return False
+        if self._asked_to_leave:
+            return True
+        return not self._connections and time.monotonic() - self._idle_since >= LINGER
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        times = [self._timers[0][0] - now] if self._timers else []
+        if not self._connections and not self._jobs.live:
+            times.append(self._idle_since + LINGER - now)
+        return max(0.0, min(times)) if times else -1
+
+    def _turn(self) -> None:
+        children = False
+        for fd, events in self._epoll.poll(self._timeout()):
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._serve(connection, events)
+            elif fd == self._wake.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    self._wake.recv(4096)
+                children = True
+            elif fd == self._listener.fileno():
+                self._accept()
+            elif fd == self._outputs:
+                self._epoll.modify(fd, 0)
+                self.later(cap.INTERVAL, self._check_outputs)
+            elif self._jobs.pidfd_ready(fd):
+                self._epoll.unregister(fd)
+        if children:
+            self._jobs.reap()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+    def _check_outputs(self) -> None:
+        self._jobs.cap.check()
+        self._epoll.modify(self._outputs or 0, select.EPOLLIN)
+
+    # --- connections ----------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _address = self._listener.accept()
+                if wire.peer_uid(sock) not in (os.geteuid(), 0):
+                    sock.close()
+                    continue
+                sock.setblocking(False)
+                self._connections[sock.fileno()] = Connection(sock)
+                self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        try:
+            if events & select.EPOLLOUT:
+                self._flush(connection)
+            if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                data = connection.sock.recv(2**18)
+                if not data:
+                    raise ConnectionResetError
+                for message in connection.frames.feed(data):
+                    self._answer(connection, message)
+        except BlockingIOError:
+            return
+        except (OSError, KeyError, TypeError):
+            self._drop(connection)
+
+    def _answer(self, connection: Connection, message: wire.Message) -> None:
+        if not connection.greeted:
+            connection.greeted = message.get("protocol") == wire.PROTOCOL
+            self._send(connection, wire.pack({"protocol": wire.PROTOCOL, "pid": os.getpid()}))
+            return
+        reply = self._do(connection, message)
+        if reply is not None:
+            self._send(connection, wire.pack(reply))
+
+    def _do(self, connection: Connection, message: wire.Message) -> wire.Message | None:
+        match message["do"]:
+            case "launch":
+                try:
+                    return {"job": self._jobs.launch(message)}
+                except Refused as error:
+                    return {"refused": str(error)}
+            case "poll":
+                return {"job": self._jobs.find(message)}
+            case "terminate":
+                self._jobs.terminate(message)
+                return {}
+            case "forget":
+                self._jobs.forget(message)
+                return None
+            case "list":
+                return {"jobs": self._jobs.records()}
+            case "watch":
+                connection.watching = True
+                for record in self._jobs.records():
+                    self._send(connection, wire.pack({"job": record}))
+                self._send(connection, wire.pack({"watching": True}))
+                return None
+            case "check":
+                return {"pid": os.getpid(), "cgroup": self._cgroups.version, "blocked": self._cgroups.blocked}
+            case other:
+                return {"error": f"this keeper knows no request {other!r}"}
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        """Send without ever waiting: a client that does not read is cut off when too much is waiting for it."""
+        if not connection.waiting:
+            try:
+                sent = connection.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._drop(connection)
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            if self._connections.get(connection.sock.fileno()) is connection:
+                self._epoll.modify(connection.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        connection.waiting += data
+        if len(connection.waiting) > _MAX_BACKLOG:
+            self._drop(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        sent = connection.sock.send(connection.waiting)
+        del connection.waiting[:sent]
+        if not connection.waiting:
+            self._epoll.modify(connection.sock.fileno(), select.EPOLLIN)
+
+    def _drop(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        if fd >= 0 and self._connections.pop(fd, None):
+            self._epoll.unregister(fd)
+            connection.sock.close()
+        if not self._connections:
+            self._idle_since = time.monotonic()
+
+
+# --- becoming a daemon --------------------------------------------------------------------------------------
+
+
+def main(directory: str) -> None:
+    """Become the keeper of a directory. Standard output is a pipe: ``ready``, ``busy``, or what went wrong."""
+    ready = os.dup(1)
+    try:
+        directory_fd = _detach(directory, ready)
+        if directory_fd is None:
+            os.write(ready, b"busy")
+            return
+        keeper = Keeper(directory_fd, _name_of(directory_fd), spawn.ignored_signals())
+    except BaseException as error:
+        os.write(ready, f"{type(error).__name__}: {error}".encode())
+        raise
+    os.write(ready, b"ready")
+    os.close(ready)
+    keeper.run()
+
+
+def _detach(directory: str, ready: int) -> int | None:
+    """Leave the parent, its files, folder and terminal behind; return the open directory, None if it is kept."""
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.set_inheritable(ready, False)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in (ready, directory_fd):
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    lock = os.open(wire.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return None
+        raise
+    log = os.open(wire.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for source, target in ((null, 0), (null, 1), (log, 2)):
+        os.dup2(source, target, inheritable=False)
+    os.close(log)
+    os.close(null)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    linux.become_subreaper()
+    return directory_fd
+
+
+def _name_of(directory_fd: int) -> str:
+    """Return a name for this keeper's cgroups that no other keeper on the machine has."""
+    status = os.fstat(directory_fd)
+    digest = hashlib.sha256(f"{proc.boot_id()} {status.st_dev} {status.st_ino}".encode()).hexdigest()
+    return f"siteward-{digest[:12]}"
