@@ -5,7 +5,7 @@ Both let a keeper process run each job and write down its end, in a folder for e
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -36,6 +36,7 @@ class Minimal:
     """Launch, poll and terminate: the whole of a backend."""
 
     api = 1
+    faults = ()
     JobOptions = JobOptions
     SiteOptions = SiteOptions
 
@@ -69,19 +70,22 @@ class Minimal:
             "env": self.environment(request),
             "cwd": str(request.job_dir),
             "log": str(request.log_file),
+            "faults": self.faults,
         }
 
     @hookimpl
     def siteward_launch_job(self, request):
         ref = self.ref(request.job_id, request.attempt)
-        folder = self.folder(ref)
         try:
-            folder.mkdir()
+            self.folder(ref).mkdir()
         except FileExistsError:
             return ref
-        command = [sys.executable, "-I", "-S", str(KEEPER), str(folder)]
-        subprocess.run(command, input=json.dumps(self.order(request)).encode(), check=True, timeout=30)
+        self.run(ref, request)
         return ref
+
+    def run(self, ref, request):
+        command = [sys.executable, "-I", "-S", str(KEEPER), str(self.folder(ref))]
+        subprocess.run(command, input=marshal.dumps(self.order(request)), check=True, timeout=30)
 
     @hookimpl
     def siteward_poll_job(self, ref):
@@ -89,8 +93,8 @@ class Minimal:
 
     def look(self, ref):
         folder = self.folder(ref)
-        if (folder / "end").exists():
-            end = json.loads((folder / "end").read_text())
+        with suppress(FileNotFoundError):
+            end = marshal.loads((folder / "end").read_bytes())
             reason = Reason(end.pop("reason")) if "reason" in end else None
             result = ended(reason=reason, **end)
             return JobStatus(state=result.state, result=result)
@@ -103,14 +107,17 @@ class Minimal:
 
     @hookimpl
     def siteward_terminate_job(self, ref, grace):
+        self.stop(ref, grace)
+
+    def stop(self, ref, grace):
         folder = self.folder(ref)
         if not folder.exists() or (folder / "end").exists():
             return
         partial = folder / f"stop.{threading.get_ident()}"
-        partial.write_text(json.dumps(grace))
+        partial.write_bytes(marshal.dumps(float(grace)))
         partial.rename(folder / "stop")
         with suppress(OSError):
-            os.kill(int((folder / "started").read_text()), signal.SIGUSR1)
+            os.kill(marshal.loads((folder / "started").read_bytes()), signal.SIGUSR1)
 
 
 class Full(Minimal):

@@ -6,38 +6,44 @@
 'hello'
 """
 
-from siteward.config import check_argv, check_env, check_not_negative, check_positive
-from siteward.ends import JobState, Reason, Result, ReturnCode, Usage, ended
-from siteward.errors import (
-    BackendError,
-    DuplicateJob,
-    FileError,
-    LaunchError,
-    LaunchRefused,
-    LaunchUncertain,
-    NoBackend,
-    OptionsRefused,
-    PluginError,
-    Problem,
-    ResourceError,
-    ResourcesRefused,
-    SitewardError,
-    StoreError,
-    UnknownJob,
-    Unreachable,
-    WorkspaceError,
-)
-from siteward.failures import Disposition, FailureReport, disposition
-from siteward.handle import Handle
-from siteward.hookspecs import API, Publish, hookimpl
-from siteward.job import Job
-from siteward.names import safe_name
-from siteward.plugins import Plugins
-from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
-from siteward.resources import Allocation, PortableResources, Refusal, Reservation
-from siteward.runs import Judgement, Run, Verdict, judge, run
-from siteward.site import Site
-from siteward.sitefile import SiteFile
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siteward.config import check_argv, check_env, check_not_negative, check_positive
+    from siteward.ends import JobState, Reason, Result, ReturnCode, Usage, ended
+    from siteward.errors import (
+        BackendError,
+        DuplicateJob,
+        FileError,
+        LaunchError,
+        LaunchRefused,
+        LaunchUncertain,
+        NoBackend,
+        OptionsRefused,
+        PluginError,
+        Problem,
+        ResourceError,
+        ResourcesRefused,
+        SitewardError,
+        StoreError,
+        UnknownJob,
+        Unreachable,
+        WorkspaceError,
+    )
+    from siteward.failures import Disposition, FailureReport, disposition
+    from siteward.handle import Handle
+    from siteward.hookspecs import API, Publish, hookimpl
+    from siteward.job import Job
+    from siteward.names import safe_name
+    from siteward.plugins import Plugins
+    from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
+    from siteward.resources import Allocation, PortableResources, Refusal, Reservation
+    from siteward.runs import Judgement, Run, Verdict, judge, run
+    from siteward.site import Site
+    from siteward.sitefile import SiteFile
 
 __version__ = "0.1.0"
 __all__ = [
@@ -97,3 +103,35 @@ __all__ = [
     "run",
     "safe_name",
 ]
+# Imported when first used: `siteward plugins` and plugins themselves need a small part of all this.
+_HOMES = {
+    "config": "check_argv check_env check_not_negative check_positive",
+    "ends": "JobState Reason Result ReturnCode Usage ended",
+    "errors": "BackendError DuplicateJob FileError LaunchError LaunchRefused LaunchUncertain NoBackend "
+    "OptionsRefused PluginError Problem ResourceError ResourcesRefused SitewardError StoreError UnknownJob "
+    "Unreachable WorkspaceError",
+    "failures": "Disposition FailureReport disposition",
+    "handle": "Handle",
+    "hookspecs": "API Publish hookimpl",
+    "job": "Job",
+    "names": "safe_name",
+    "plugins": "Plugins",
+    "request": "Context Finding JobRef JobRequest JobStatus Secrets",
+    "resources": "Allocation PortableResources Refusal Reservation",
+    "runs": "Judgement Run Verdict judge run",
+    "site": "Site",
+    "sitefile": "SiteFile",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'siteward' has no attribute {name!r}")
+    value = getattr(import_module(f"siteward.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,8 @@
 """From plain data to attrs classes, strictly: a converter that coerces nothing and reports every mistake at once.
 
-The core reads the envelope of a file, a backend's own option classes read its blocks; both come through here. A field's ``metadata`` may hold ``help`` (a sentence
-for people) and ``check`` (a function that returns what is wrong with a value, or None).
+The core reads the envelope of a file, a backend's own option classes read its blocks; both come through here.
+A field's ``metadata`` may hold ``help`` (a sentence for people) and ``check`` (a function that returns what is
+wrong with a value, or None).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +22,7 @@ from siteward.errors import Problem
 
 T = TypeVar("T")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Problems(ValueError):
@@ -41,18 +44,25 @@ def describe(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return f"{str(value).lower()} (quote it if it is meant as text: yes, no, on and off are booleans in YAML)"
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a number with more than 20 digits"
     if isinstance(value, (int, float)):
         return f'the number {value} (quote it if it is meant as text: "{value}")'
     if isinstance(value, str):
         return f"text {value if len(value) < 60 else value[:57] + '...'!r}"
-    return "a list" if isinstance(value, Sequence) else "a mapping" if isinstance(value, Mapping) else repr(value)
+    if isinstance(value, (Sequence, Mapping)):
+        return "a list" if isinstance(value, Sequence) else "a mapping"
+    return type(value).__name__
 
 
 def _strict(kind: type, words: str, *accepted: type) -> Any:
     def structure(value: Any, _type: Any) -> Any:
-        if type(value) not in accepted or (kind is float and not math.isfinite(value)):
-            raise Problems([Problem("", f"expected {words}, got {describe(value)}")])
-        return kind(value)
+        try:
+            if type(value) in accepted and (kind is not float or math.isfinite(value)):
+                return kind(value)
+        except OverflowError:
+            pass
+        raise Problems([Problem("", f"expected {words}, got {describe(value)}")])
 
     return structure
 
@@ -158,6 +168,13 @@ def convert(value: Any, type_: Any) -> Any:
     return value if type_ is Any else _CONVERTER.structure(value, type_)
 
 
+@lru_cache
+def _readable(cls: type[Any]) -> tuple[dict[str, attrs.Attribute[Any]], dict[str, Any]]:
+    """Return the fields that a file may set, and their types."""
+    fields = {field.name: field for field in attrs.fields(cls) if field.init and not field.metadata.get("internal")}
+    return fields, get_type_hints(cls)
+
+
 def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem]]:
     """Return the fields of ``cls`` that could be read from a mapping, and every problem with the rest.
 
@@ -165,8 +182,7 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
     """
     if not isinstance(block, Mapping):
         return {}, [Problem("", f"expected a mapping, got {describe(block)}")]
-    fields = {field.name: field for field in attrs.fields(cls) if field.init and not field.metadata.get("internal")}
-    hints = get_type_hints(cls)
+    fields, hints = _readable(cls)
     values: dict[str, Any] = {}
     problems = [
         Problem(str(key), f"unknown key; expected one of {', '.join(fields) or 'none'}", nearest(str(key), fields))
@@ -198,7 +214,15 @@ def build(cls: type[T], block: Any) -> T:
     values, problems = read_block(cls, block)
     if problems:
         raise Problems(problems)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, Problems) else Problems([Problem("", _first_words(error))]) from error
+
+
+def _first_words(error: Exception) -> str:
+    """Return what an attrs validator says; it puts the attribute and its options behind its sentence."""
+    return str(error.args[0]) if error.args else type(error).__name__
 
 
 # --- checks that several files share ------------------------------------------------------------------------
@@ -212,16 +236,28 @@ def check_env(env: Mapping[str, Any]) -> list[Problem] | None:
             problems.append(Problem(name, "is not a name for an environment variable"))
         elif name.startswith("SITEWARD_"):
             problems.append(Problem(name, "names that begin with SITEWARD_ are set by siteward itself"))
-        elif isinstance(value, str) and "\0" in value:
-            problems.append(Problem(name, "an environment variable cannot hold a NUL character"))
+        elif isinstance(value, str) and (words := check_text(value)):
+            problems.append(Problem(name, words))
     return problems or None
 
 
-def check_argv(argv: Sequence[str]) -> str | None:
-    """Refuse an empty argv, an empty program name, and NUL characters."""
+def check_text(text: str) -> str | None:
+    """Refuse what no argument or environment variable can hold: NUL, and half a surrogate pair."""
+    if "\0" in text:
+        return "expected text without a NUL character"
+    return None if text.isascii() or not _SURROGATE.search(text) else "expected text that UTF-8 can encode"
+
+
+def check_argv(argv: Sequence[str]) -> list[Problem] | str | None:
+    """Refuse an empty argv, an empty program name, and arguments that cannot be passed."""
     if not argv or not argv[0]:
         return "expected at least the program to run"
-    return "an argument cannot hold a NUL character" if any("\0" in arg for arg in argv) else None
+    return check_args(argv)
+
+
+def check_args(args: Sequence[str]) -> list[Problem] | None:
+    """Refuse arguments that cannot be passed to a program."""
+    return [Problem(f"[{i}]", words) for i, arg in enumerate(args) if (words := check_text(arg))] or None
 
 
 def check_positive(value: float) -> str | None:

@@ -87,9 +87,7 @@ def _entries(distribution: metadata.Distribution, label: str) -> list[Entry]:
     version = distribution.version
     return [
         Entry(
-            PluginRecord(
-                group=point.group, name=point.name, value=point.value, distribution=label, version=version
-            ),
+            PluginRecord(group=point.group, name=point.name, value=point.value, distribution=label, version=version),
             point.load,
         )
         for point in dict.fromkeys(distribution.entry_points)

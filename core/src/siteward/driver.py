@@ -1,7 +1,7 @@
 """The driver: moves this process's jobs from phase to phase as their backends tell what they see.
 
-News comes through :meth:`Driver.publish`, called by backends' watch threads (or by polling where there is no
-watch), and is handled right there; slow steps go to a small pool. The loop's thread keeps the timers.
+News comes through :meth:`Driver.publish`, called by backends' watch threads, or from polling where there is no
+watch, and is handled right there; slow steps go to a small pool. The loop's thread keeps the timers.
 """
 
 from __future__ import annotations
@@ -9,41 +9,36 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from logging import Logger
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from siteward.ends import JobState, Reason, ended
+from siteward.ends import JobState, Reason, Result, ended
 from siteward.errors import SitewardError, StoreError
-from siteward.finishing import Finisher
+from siteward.finishing import Closing, Finisher
 from siteward.launcher import Launcher
 from siteward.loop import Loop, wake
 from siteward.request import JobRef, JobStatus
 from siteward.store import Phase, Store
 from siteward.tracked import Tracked, settle
+from siteward.watching import Watching
 
-_THREADS = 8
+_THREADS = 16
+_REMOVED_BATCH, _REMOVED_PAUSE = 64, 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+_QUICK_END = 60.0
 
 
 def _unexpected(error: Exception) -> bool:
     return not isinstance(error, SitewardError)
 
 
-class _Publisher:
-    """What one launcher's watch tells the driver through."""
-
-    def __init__(self, driver: Driver, launcher: Launcher) -> None:
-        self._driver = driver
-        self._launcher = launcher
-
-    def __call__(self, ref: JobRef, status: JobStatus) -> None:
-        self._driver.publish(self._launcher, ref, status)
-
-    def failed(self, error: BaseException) -> None:
-        self._driver.watch_failed(self._launcher, error)
+def _pause(tries: int) -> float:
+    return min(_FIRST_PAUSE * 2.0**tries, _LONGEST_PAUSE)
 
 
 class Driver:
@@ -56,15 +51,17 @@ class Driver:
         self.loop = Loop(state_dir / "drivers", self._serve_requests, log)
         self.name = self.loop.name
         self.on_slot_freed: Callable[[], None] = lambda: None
+        self.closed = False
+        self.followed: set[Tracked] = set()
+        self._watching = Watching(self, poll_interval)
+        self.ensure_watch = self._watching.ensure
+        self.poll = self._watching.poll
         self._drivers = state_dir / "drivers"
-        self._poll_interval = poll_interval
         self._tracked: dict[str, Tracked] = {}
-        self._watched: dict[str, bool] = {}
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._here = threading.local()
         self._removed: list[str] = []
-        self._polling = False
-        self.closed = False
 
     # --- what it drives ---
 
@@ -87,37 +84,34 @@ class Driver:
         """Return a job this process drives, None if it does not."""
         return self._tracked.get(job_id)
 
-    def submit(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run something slow in the pool; it is logged when it fails."""
+    def jobs(self) -> list[Tracked]:
+        """Return the jobs this process drives just now."""
+        with self._lock:
+            return list(self._tracked.values())
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> bool:
+        """Run something slow in the pool; it is logged when it fails. False when the site is being closed."""
         with self._lock:
             if self.closed:
-                return
+                return False
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="siteward")
             self._pool.submit(self._logged, function, *args)
+            return True
 
     def _logged(self, function: Callable[..., Any], *args: Any) -> None:
+        self._here.in_pool = True
         try:
             function(*args)
         except Exception:
             self.log.exception("a driver's step failed")
 
-    def ensure_watch(self, launcher: Launcher) -> None:
-        """Start the launcher's watch once; without one its jobs are polled."""
-        with self._lock:
-            if launcher.name in self._watched:
-                return
-            self._watched[launcher.name] = launcher.has("watch_jobs")
+    def note(self, tracked: Tracked, event: str | None = None, words: str = "", **fields: Any) -> None:
+        """Store what can be done without: when the store cannot be written (a full disk), the job goes on."""
         try:
-            launcher.watch(_Publisher(self, launcher))
-        except Exception as error:
-            self.watch_failed(launcher, error)
-        if not self._watched[launcher.name]:
-            self._start_polling()
-
-    def is_watched(self, launcher: Launcher) -> bool:
-        """Whether news of this launcher's jobs comes by itself."""
-        return self._watched.get(launcher.name, False)
+            self.store.update(tracked.job_id, event, words, **fields)
+        except StoreError as error:
+            self.log.warning("job %s: %s", tracked.job_id, error)
 
     # --- news ---
 
@@ -133,54 +127,71 @@ class Driver:
         self.apply(tracked, status)
 
     def launched(self, tracked: Tracked, ref: JobRef, message: str = "") -> None:
-        """Store a job's ref, with the news that came before it, and go on from there."""
+        """Store a job's ref, with the news that came before it, and go on from there.
+
+        The job exists now, so nothing here may fail: a ref that cannot be stored is found again from the intent.
+        """
         with tracked.changed:
             early, tracked.early = tracked.early, []
             tracked.ref, tracked.phase = ref, Phase.LAUNCHED
             running = next((status for status in early if status.state is JobState.RUNNING), None)
-            fields: dict[str, Any] = {"ref": ref, "phase": Phase.LAUNCHED}
+            fields: dict[str, Any] = {"ref": ref, "phase": Phase.LAUNCHED, "launched_at": time.time()}
             if running is not None and tracked.status.state is JobState.PENDING:
                 fields |= self._enter_running(tracked, running)
-            self.store.update(tracked.job_id, "launched", message, **fields)
+            self.note(tracked, "uncertain" if message else None, message, **fields)
             tracked.changed.notify_all()
             stop = tracked.stop_cause is not None
         self.finisher.launched(tracked)
         for status in early:
             self.apply(tracked, status)
         if stop:
-            self._send_stop(tracked)
+            self.send_stop(tracked)
 
     def apply(self, tracked: Tracked, status: JobStatus) -> None:
         """Move a job as this status says: only forward, and the first end stays."""
         with tracked.changed:
-            if tracked.finishing:
+            if tracked.finishing or self.closed:
                 return
-            if not status.state.ended:
+            if not status.state.ended or not status.reachable:
                 self._apply_progress(tracked, status)
                 return
             tracked.finishing = True
-        result = settle(tracked, status, time.time())
+        self._end(tracked, status)
+
+    def _end(self, tracked: Tracked, status: JobStatus) -> None:
+        """Bring a job to its end; ``finishing`` is set, so that there is no other."""
+        try:
+            result = settle(tracked, status, time.time())
+        except Exception as error:  # a backend may put anything into its result
+            words = f"backend {tracked.backend!r} gave no proper result: {type(error).__name__}: {error}"
+            self.log.error("job %s: %s", tracked.job_id, words)
+            result = settle(tracked, JobStatus(state=status.state, message=words), time.time())
         if self.finisher.is_quick(tracked):
             self._finish(tracked, result, quick=True)
         else:
-            self.submit(self._finish, tracked, result)
+            self._finish_later(tracked, result)
+
+    def _finish_later(self, tracked: Tracked, result: Result) -> None:
+        tracked.finishing = True
+        if not self.submit(self._finish, tracked, result):
+            tracked.finishing = False
 
     def _apply_progress(self, tracked: Tracked, status: JobStatus) -> None:
         old = tracked.status
         fields: dict[str, Any] = {}
-        event, words = None, status.message
+        event = None
         if status.reachable and old.state.may_become(status.state):
-            fields, event = self._enter_running(tracked, status), "running"
+            fields = self._enter_running(tracked, status)
         else:
-            tracked.status = evolve(status, state=old.state)
+            tracked.status = evolve(status, state=old.state, result=None)
         if status.reachable != old.reachable:
             fields["reachable"] = status.reachable
-            event = event or ("reachable again" if status.reachable else "unreachable")
+            event = "reachable again" if status.reachable else "unreachable"
         if status.message != old.message:
             fields["message"] = status.message
             event = event or ("pending" if old.state is JobState.PENDING else "message")
-        if event is not None:
-            self.store.update(tracked.job_id, event, words, **fields)
+        if fields:
+            self.note(tracked, event if status.message or event != "message" else None, status.message, **fields)
         tracked.changed.notify_all()
 
     def _enter_running(self, tracked: Tracked, status: JobStatus) -> dict[str, Any]:
@@ -191,152 +202,152 @@ class Driver:
     def _set_deadline(self, tracked: Tracked) -> None:
         if tracked.timeout is not None and tracked.started_at is not None:
             delay = tracked.started_at + tracked.timeout - time.time()
-            self.loop.call_later(delay, lambda: self._deadline(tracked))
+            self.loop.call_later(delay, lambda: self.submit(self.stop, tracked, "deadline", tracked.grace))
 
-    def _deadline(self, tracked: Tracked) -> None:
-        if not tracked.future.done():
-            self.stop(tracked, "deadline", tracked.grace)
-
-    def _finish(self, tracked: Tracked, result: Any, quick: bool = False) -> None:
-        removed, self._removed = self._removed, []
-        stored = True
+    def _finish(self, tracked: Tracked, result: Result, quick: bool = False) -> None:
         try:
-            result = self.finisher.finish(tracked, result, quick=quick, extra=removed)
+            told = self.finisher.finish(tracked, result, quick=quick)
+        except Closing:
+            tracked.finishing = False
+            return
         except Exception as error:
-            stored = False
-            self._removed += removed
             self.log.error("job %s: its end is not stored: %s", tracked.job_id, error, exc_info=_unexpected(error))
-            result = evolve(result, message=f"{result.message} (not stored at the site: {error})")
-        tracked.status = JobStatus(state=result.state, message=result.message, result=result)
-        with tracked.changed:
-            tracked.changed.notify_all()
-        tracked.future.set_result(result)
-        if stored:
+            self._tell(tracked, evolve(result, message=f"{result.message} (not stored at the site: {error})"))
+            if isinstance(error, StoreError):
+                tracked.finish_tries += 1
+                self.loop.call_later(_pause(tracked.finish_tries), lambda: self.submit(self._finish, tracked, result))
+                return
+        else:
+            self._tell(tracked, told)
             self._remove(tracked)
         self.untrack(tracked)
         self.on_slot_freed()
+
+    def _tell(self, tracked: Tracked, result: Result) -> None:
+        """Give the result to whoever waits for it; what was told once stays."""
+        with tracked.changed:
+            if not tracked.future.done():
+                tracked.status = JobStatus(state=result.state, message=result.message, result=result)
+            tracked.changed.notify_all()
+        with suppress(InvalidStateError):
+            tracked.future.set_result(result)
 
     def _remove(self, tracked: Tracked) -> None:
         try:
             if tracked.ref is not None and tracked.launcher is not None:
                 with tracked.calls:
                     tracked.launcher.remove(tracked.ref)
-            self._removed.append(tracked.job_id)
         except Exception as error:
             self.log.warning("job %s: cannot be removed from its platform yet: %s", tracked.job_id, error)
+            return
+        with self._lock:
+            self._removed.append(tracked.job_id)
+            waiting = len(self._removed)
+        if waiting >= _REMOVED_BATCH:
+            self._note_removed()
+        elif waiting == 1:
+            self.loop.call_later(_REMOVED_PAUSE, self._note_removed)
 
-    def finish_removal(self, tracked: Tracked, *, removed: bool) -> None:
-        """Repeat the removal of a job whose driver died before it was noted."""
-        if not removed:
-            self._remove(tracked)
+    def _note_removed(self) -> None:
+        """Store which jobs their platforms have forgotten: many at a time, because removing twice does no harm."""
+        with self._lock:
+            removed, self._removed = self._removed, []
+        if removed:
+            self.store.mark_removed(removed)
+
+    def finish_removals(self, leftover: list[Tracked]) -> None:
+        """Repeat the removal of jobs whose driver died before it was noted."""
+        for tracked in leftover:
+            if not self.closed:
+                self._remove(tracked)
+            if tracked.lock is not None:
+                tracked.lock.release()
 
     # --- stopping ---
 
     def stop(self, tracked: Tracked, cause: str, grace: float) -> None:
-        """End a job: the intent is stored first, then sent. The first cause stays; a shorter grace is sent again."""
+        """End a job: the intent is stored first, then sent. The first cause stays; a shorter grace is sent again.
+
+        It is sent also when it cannot be stored: on a full disk, the job to be ended may be what fills it.
+        """
         with tracked.changed:
             if tracked.finishing or tracked.future.done():
                 return
-            self.store.request_stop(tracked.job_id, cause, grace)
+            try:
+                self.store.request_stop(tracked.job_id, cause, grace)
+            except StoreError as error:
+                self.log.warning("job %s: %s", tracked.job_id, error)
             tracked.stop_cause = tracked.stop_cause or cause
             tracked.stop_grace = grace if tracked.stop_grace is None else min(grace, tracked.stop_grace)
-        self._send_stop(tracked)
+        self.send_stop(tracked)
 
     def fail_running(self, tracked: Tracked, words: str) -> None:
         """End a job that cannot do its work because its inputs did not come."""
         tracked.stop_words = words
         self.stop(tracked, "staging", 0.0)
 
-    def _send_stop(self, tracked: Tracked) -> None:
+    def send_stop(self, tracked: Tracked) -> None:
+        """Send a stop on its way, and return at once: behind another call about the job it waits in the pool."""
         with tracked.changed:
-            queued = tracked.phase is Phase.QUEUED
+            queued = tracked.phase is Phase.QUEUED and not tracked.finishing
+            tracked.finishing = tracked.finishing or queued
         if queued:
-            self.apply(
-                tracked,
-                JobStatus(state=JobState.ABORTED, result=ended(reason=Reason.ABORTED, message="not started")),
-            )
-            return
-        if tracked.ref is None or tracked.launcher is None or tracked.future.done():
-            return
+            result = ended(reason=Reason.ABORTED, message="not started")
+            self._end(tracked, JobStatus(state=JobState.ABORTED, result=result))
+        elif tracked.calls.acquire(blocking=False):
+            try:
+                self._terminate(tracked)
+            finally:
+                tracked.calls.release()
+        else:
+            self.submit(self._terminate, tracked)
+
+    def _terminate(self, tracked: Tracked) -> None:
         try:
             with tracked.calls:
+                if tracked.ref is None or tracked.launcher is None or tracked.finishing:
+                    return
                 tracked.launcher.terminate(tracked.ref, tracked.stop_grace or 0.0)
         except Exception as error:
             tracked.stop_tries += 1
             self.log.warning("job %s: cannot be terminated yet: %s", tracked.job_id, error)
-            self.loop.call_later(min(2.0**tracked.stop_tries / 4, 30.0), lambda: self._send_stop(tracked))
+            self.loop.call_later(_pause(tracked.stop_tries), lambda: self.submit(self._terminate, tracked))
 
     def _serve_requests(self) -> None:
-        for row in self.store.stop_requests(self.name):
-            tracked = self._tracked.get(row.job_id)
-            if tracked is not None and row.stop_cause is not None and row.stop_grace is not None:
-                with tracked.changed:
-                    if (tracked.stop_cause, tracked.stop_grace) == (row.stop_cause, row.stop_grace):
-                        continue
-                    tracked.stop_cause, tracked.stop_grace = row.stop_cause, row.stop_grace
-                self._send_stop(tracked)
-        self.on_slot_freed()
+        try:
+            for row in self.store.stop_requests(self.name):
+                tracked = self._tracked.get(row.job_id)
+                if tracked is not None and row.stop_cause is not None and row.stop_grace is not None:
+                    with tracked.changed:
+                        known = (tracked.stop_cause, tracked.stop_grace) == (row.stop_cause, row.stop_grace)
+                        if known or tracked.finishing:
+                            continue
+                        tracked.stop_cause, tracked.stop_grace = row.stop_cause, row.stop_grace
+                    self.submit(self.send_stop, tracked)
+        finally:
+            self.on_slot_freed()
 
     def wake(self, driver: str | None) -> bool:
         """Tell another driver that the store has news for it; False when it is gone."""
         return driver is not None and wake(self._drivers, driver)
 
-    # --- polling ---
-
-    def watch_failed(self, launcher: Launcher, error: BaseException) -> None:
-        """Go over to polling a launcher whose watch cannot see any more."""
-        self.log.warning("backend %s: its watch failed (%s); polling its jobs", launcher.name, error)
-        self._watched[launcher.name] = False
-        self._start_polling()
-
-    def _start_polling(self) -> None:
-        with self._lock:
-            start, self._polling = not self._polling, True
-        if start:
-            self.loop.call_later(0, self._poll_round)
-
-    def _poll_round(self) -> None:
-        polled = [each for each in list(self._tracked.values()) if each.launcher and not self.is_watched(each.launcher)]
-        for tracked in polled:
-            if tracked.ref is not None and not tracked.polling and not tracked.finishing:
-                tracked.polling = True
-                self.submit(self.poll, tracked)
-        if all(self._watched.values()):
-            self._polling = False
-        else:
-            self.loop.call_later(self._poll_interval, self._poll_round)
-
-    def poll(self, tracked: Tracked) -> None:
-        """Look at a job once; a look that fails is ``reachable=False``, never an end."""
-        try:
-            with tracked.calls:
-                if tracked.launcher is None or tracked.ref is None:
-                    return
-                try:
-                    status = tracked.launcher.poll(tracked.ref)
-                except Exception as error:
-                    words = f"cannot be seen just now: {error or type(error).__name__}"
-                    status = JobStatus(state=tracked.status.state, reachable=False, message=words)
-            self.apply(tracked, status)
-        finally:
-            tracked.polling = False
+    def is_alive(self, driver: str | None) -> bool:
+        """Whether a driver is there."""
+        return driver is not None and wake(self._drivers, driver, b"")
 
     # --- going on after a crash, and leaving ---
 
     def resume(self, tracked: Tracked) -> None:
         """Go on with a job that a driver before this one had brought to LAUNCHED or further."""
-        if tracked.phase is not Phase.LAUNCHED:
-            result = tracked.status.result
-            if result is not None:
-                tracked.finishing = True
-                self.submit(self._finish, tracked, result)
+        result = tracked.status.result
+        if tracked.phase is not Phase.LAUNCHED and result is not None:
+            self._finish_later(tracked, result)
             return
         if tracked.launcher is not None:
             self.ensure_watch(tracked.launcher)
         self._set_deadline(tracked)
         if tracked.stop_cause is not None:
-            self.submit(self._send_stop, tracked)
-        self.submit(self.poll, tracked)
+            self.submit(self._terminate, tracked)
 
     def close(self) -> None:
         """Let go of every job; they go on, and the next driver finds them."""
@@ -347,16 +358,24 @@ class Driver:
             pool, self._pool = self._pool, None
         self.loop.stop()
         if pool is not None:
-            pool.shutdown(wait=True)
-        if self._removed:
-            try:
-                self.store.mark_removed(self._removed)
-            except StoreError as error:
-                self.log.warning("%s", error)
-        for tracked in list(self._tracked.values()):
+            pool.shutdown(wait=not getattr(self._here, "in_pool", False))
+        try:
+            self._note_removed()
+        except StoreError as error:
+            self.log.warning("%s", error)
+        for tracked in self.jobs():
+            if tracked.finishing:  # in the thread that brought the news
+                with suppress(TimeoutError):
+                    tracked.future.exception(_QUICK_END)
             self.untrack(tracked)
-            if not tracked.future.done():
-                words = f"the site was closed; job {tracked.job_id} goes on, attach to it again"
-                tracked.future.set_exception(SitewardError(words))
-            with tracked.changed:
-                tracked.changed.notify_all()
+            self.leave(tracked)
+        for tracked in list(self.followed):
+            self.leave(tracked)
+
+    def leave(self, tracked: Tracked) -> None:
+        """Tell those who wait for a job that this process will not see its end."""
+        words = f"the site was closed; job {tracked.job_id} goes on, attach to it again"
+        with suppress(InvalidStateError):
+            tracked.future.set_exception(SitewardError(words))
+        with tracked.changed:
+            tracked.changed.notify_all()

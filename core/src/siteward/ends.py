@@ -182,4 +182,4 @@ def _describe(reason: Reason, exit_code: int | None, signal: int | None) -> str:
     if reason is Reason.SIGNAL:
         name = signals.Signals(signal).name if signal in set(signals.Signals) else "signal"
         return f"the job was ended by {name} {signal}"
-    return reason.value
+    return str(reason.value)

@@ -12,7 +12,7 @@ import pluggy
 from attrs import Factory, evolve, frozen
 
 from siteward.ends import JobState, Result
-from siteward.errors import Unreachable
+from siteward.errors import SitewardError, Unreachable
 from siteward.failures import FailureReport, fold_filters, is_reportable
 from siteward.hookspecs import PLUGIN_HOOKS
 from siteward.manager import ResourceManager
@@ -25,6 +25,10 @@ TAIL_BYTES = 8192
 TAIL_LINES = 40
 _TRIES = 3
 _OUTAGE = 300.0
+
+
+class Closing(SitewardError):
+    """The site is being closed: the steps that are left are the next driver's."""
 
 
 @frozen(kw_only=True)
@@ -57,14 +61,14 @@ class Finisher:
         listening = any(self.calls(tracked, hook) for hook in PLUGIN_HOOKS)
         return not (collects or saves_log or tracked.token or listening)
 
-    def finish(self, tracked: Tracked, result: Result, *, quick: bool, extra: Sequence[str] = ()) -> Result:
-        """Do every step that is left, up to the report; the caller removes. ``extra`` jobs are marked removed.
+    def finish(self, tracked: Tracked, result: Result, *, quick: bool) -> Result:
+        """Do every step that is left, up to the report; the caller removes.
 
         A store that cannot be written (a full disk) loses nothing: the platform keeps the end, because it is not
         removed, and the next driver of the job repeats the steps.
         """
         if not quick and tracked.phase is Phase.LAUNCHED:
-            self._store(tracked, Phase.ENDED, result, "ended", result.message)
+            self._store(tracked, Phase.ENDED, result)
         if tracked.phase is Phase.ENDED or (quick and tracked.phase is Phase.LAUNCHED):
             result = self._collect(tracked, result)
             if not quick:
@@ -74,20 +78,15 @@ class Finisher:
             self._store(tracked, Phase.FREED, result)
         if result.state is not JobState.SUCCEEDED:
             result = evolve(result, report=self._report(tracked, result))
-        with self.store.transaction():
-            if extra:
-                self.store.mark_removed(extra)
-            self._store(tracked, Phase.REPORTED, result, "ended" if quick else "done", result.message)
+        self._store(tracked, Phase.REPORTED, result)
         if not quick:
             ref = tracked.some_ref()
             self._tell(tracked, "siteward_job_ended", ref=ref, result=result)
         return result
 
-    def _store(self, tracked: Tracked, phase: Phase, result: Result, event: str | None = None, words: str = "") -> None:
+    def _store(self, tracked: Tracked, phase: Phase, result: Result) -> None:
         self.store.update(
             tracked.job_id,
-            event,
-            f"{result.state.value} ({result.reason.value}): {words}" if event == "ended" else words,
             phase=phase,
             state=result.state,
             message=result.message,
@@ -118,12 +117,16 @@ class Finisher:
                     return step()
             except Exception as error:
                 tries += 1
+                if self.closing():
+                    raise Closing(f"cannot {what} before the site is closed: {error}") from error
                 over = time.monotonic() > give_up if isinstance(error, Unreachable) else tries >= _TRIES
-                if over or self.closing():
+                if over:
                     self.log.error("job %s: cannot %s: %s", tracked.job_id, what, error)
                     self.store.update(tracked.job_id, f"cannot {what}", str(error))
                     return None
-                time.sleep(pause)
+                wake_up = time.monotonic() + pause
+                while time.monotonic() < wake_up and not self.closing():
+                    time.sleep(min(pause, 0.1))
                 pause = min(pause * 2, 10.0)
 
     def _report(self, tracked: Tracked, result: Result) -> FailureReport:
@@ -160,12 +163,16 @@ class Finisher:
 
 def _calls(managers: Sequence[pluggy.PluginManager], hook: str) -> list[tuple[str, Call]]:
     impls = {impl.plugin_name: impl for manager in managers for impl in getattr(manager.hook, hook).get_hookimpls()}
-    return [(name, _caller(impls[name])) for name in sorted(impls)]
+    named = sorted((full_name.partition("/")[2], full_name) for full_name in impls)
+    return [(name, _caller(impls[full_name])) for name, full_name in named]
 
 
 def _caller(impl: pluggy.HookImpl) -> Call:
     def call(**arguments: object) -> Any:
-        return impl.function(*(arguments[name] for name in impl.argnames))
+        try:
+            return impl.function(*(arguments[name] for name in (*impl.argnames, *impl.kwargnames)))
+        except SystemExit as error:
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
 
     return call
 
@@ -188,6 +195,7 @@ def _save_log(tracked: Tracked) -> None:
     assert tracked.launcher is not None
     assert tracked.ref is not None
     partial = tracked.log_file.with_suffix(".partial")
+    partial.touch(mode=0o600)
     with partial.open("wb") as stream:
         for chunk in tracked.launcher.read_logs(tracked.ref, follow=False, tail=None):
             stream.write(chunk)

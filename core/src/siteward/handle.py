@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -157,6 +156,8 @@ class Handle:
         self._tracked.future.add_done_callback(lambda _future: function(self))
 
     def __await__(self) -> Generator[Any, None, Result]:
+        import asyncio  # a tenth of a second that only awaiting programs have spent already
+
         self._follow()
         return asyncio.wrap_future(_mirror(self._tracked.future)).__await__()
 

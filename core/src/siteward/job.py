@@ -11,6 +11,7 @@ from typing import Any
 from attrs import Factory, field, fields, frozen
 
 from siteward.config import (
+    check_args,
     check_argv,
     check_env,
     check_positive,
@@ -19,7 +20,7 @@ from siteward.config import (
     read_block,
 )
 from siteward.errors import FileError, Problem
-from siteward.resources import DEFAULT_KEY, portable_problems
+from siteward.resources import DEFAULT_KEY, spec_problems
 from siteward.yamlfile import read_yaml
 
 DEFAULT_SITE = "default"
@@ -42,10 +43,6 @@ def _check_module(module: str) -> str | None:
     return None if _MODULE.fullmatch(module) else f"expected a Python module's dotted name, got {module!r}"
 
 
-def _check_args(args: Sequence[str]) -> str | None:
-    return "an argument cannot hold a NUL character" if any("\0" in arg for arg in args) else None
-
-
 def _check_sites(sites: Sequence[str]) -> list[Problem] | str | None:
     if not sites:
         return "expected at least one site"
@@ -55,12 +52,7 @@ def _check_sites(sites: Sequence[str]) -> list[Problem] | str | None:
 
 
 def _check_resource_spec(spec: Mapping[str, Mapping[str, Any]]) -> list[Problem] | None:
-    problems = []
-    for site, block in spec.items():
-        nested = [block_ for block_ in block.values() if isinstance(block_, Mapping)]
-        for each in nested or [block]:
-            problems += [p.under(site) for p in portable_problems(each, only_portable=site == DEFAULT_KEY)]
-    return problems or None
+    return spec_problems(spec) or None
 
 
 def _help(text: str, check: Any = None, **more: Any) -> dict[str, Any]:
@@ -73,7 +65,7 @@ class SiteSpec:
 
     command: tuple[str, ...] | None = field(default=None, metadata=_help("argv, never a shell string", check_argv))
     module: str | None = field(default=None, metadata=_help("a Python module to run", _check_module))
-    args: tuple[str, ...] | None = field(default=None, metadata=_help("arguments of the module", _check_args))
+    args: tuple[str, ...] | None = field(default=None, metadata=_help("arguments of the module", check_args))
     env: Mapping[str, str] = field(factory=dict, metadata=_help("environment variables", check_env))
 
 
@@ -93,7 +85,7 @@ class Job:
     module: str | None = field(
         default=None, metadata=_help("a Python module to run instead of a command", _check_module)
     )
-    args: tuple[str, ...] = field(default=(), metadata=_help("arguments of the module", _check_args))
+    args: tuple[str, ...] = field(default=(), metadata=_help("arguments of the module", check_args))
     sites: tuple[str, ...] | None = field(
         default=None, metadata=_help("sites that run it; by default every site given", _check_sites)
     )
@@ -171,6 +163,8 @@ def _cross_problems(values: Mapping[str, Any], data: Mapping[str, Any], base_dir
     for site, spec in values.get("site_spec", {}).items():
         if spec.command is not None and spec.module is not None:
             problems.append(Problem(f"site_spec.{site}", "expected either command or module, not both"))
+        elif spec.args is not None and spec.module is None and (spec.command is not None or not data.get("module")):
+            problems.append(Problem(f"site_spec.{site}.args", "goes with module; put a command's arguments into it"))
     sites = values.get("sites")
     if sites:
         specs = {key: values[key] for key in ("launcher_spec", "resource_spec", "site_spec") if key in values}
@@ -179,7 +173,7 @@ def _cross_problems(values: Mapping[str, Any], data: Mapping[str, Any], base_dir
             problems.append(Problem("lead", f"{values['lead']!r} is not in sites", nearest(values["lead"], sites)))
         if values.get("min_sites") and values["min_sites"] > len(sites):
             problems.append(Problem("min_sites", f"expected at most {len(sites)}, the number of sites"))
-    for name in set(values.get("env", {})) & set(values.get("secrets", {})):
+    for name in sorted(values.get("env", {}).keys() & values.get("secrets", {}).keys()):
         problems.append(Problem(f"secrets.{name}", "is in env too; give the variable once"))
     if values.get("workspace") is not None:
         problems += _workspace_problems(values["workspace"], base_dir)
@@ -211,11 +205,14 @@ def _what_runs_problems(path: str, data: Mapping[str, Any], values: Mapping[str,
 def _workspace_problems(workspace: str, base_dir: Path) -> list[Problem]:
     if "\0" in workspace:
         return [Problem("workspace", "a path cannot hold a NUL character")]
-    path = (base_dir / workspace).resolve()
-    if not path.is_relative_to(base_dir):
-        return [Problem("workspace", f"{workspace!r} leaves the job file's folder; keep the workspace inside it")]
-    if not path.is_dir():
-        return [Problem("workspace", f"there is no folder {workspace!r} beside this file")]
+    try:
+        path = (base_dir / workspace).resolve()
+        if not path.is_relative_to(base_dir):
+            return [Problem("workspace", f"{workspace!r} leaves the job file's folder; keep the workspace inside it")]
+        if not path.is_dir():
+            return [Problem("workspace", f"there is no folder {workspace!r} beside this file")]
+    except (OSError, RuntimeError, ValueError) as error:
+        return [Problem("workspace", f"cannot be looked at: {error}")]
     return []
 
 

@@ -10,7 +10,7 @@ import attrs
 import pluggy
 
 from siteward.config import Problems, build, nearest
-from siteward.errors import BackendError, NoBackend, OptionsRefused, Problem
+from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem, SitewardError
 from siteward.hookspecs import Publish
 from siteward.job import DEFAULT_SITE, Job
 from siteward.plugins import Plugins, backend_hooks
@@ -114,16 +114,29 @@ class Launcher:
             raise OptionsRefused(problems)
         if not self.has("resolve_options"):
             return options
-        return self._hook.siteward_resolve_options(options=options)
+        try:
+            resolved = self._call("siteward_resolve_options", options=options)
+        except SitewardError:
+            raise
+        except Exception as error:
+            words = f"backend {self.name!r} cannot resolve the job's options: {type(error).__name__}: {error}"
+            raise LaunchError(words) from error
+        return self._expect(resolved, kind, "siteward_resolve_options")
+
+    def _call(self, hook: str, **arguments: object) -> Any:
+        try:
+            return getattr(self._hook, hook)(**arguments)
+        except SystemExit as error:
+            raise BackendError(f"backend {self.name!r}: {hook} called sys.exit({error.code!r})") from error
 
     def launch(self, request: JobRequest) -> JobRef:
         """Hand the job to the platform."""
-        ref = self._hook.siteward_launch_job(request=request)
+        ref = self._call("siteward_launch_job", request=request)
         return self._expect(ref, JobRef, "siteward_launch_job")
 
     def poll(self, ref: JobRef) -> JobStatus:
         """Look once."""
-        return self._expect(self._hook.siteward_poll_job(ref=ref), JobStatus, "siteward_poll_job")
+        return self._expect(self._call("siteward_poll_job", ref=ref), JobStatus, "siteward_poll_job")
 
     def _expect(self, value: Any, kind: type[T], hook: str) -> T:
         if not isinstance(value, kind):
@@ -132,58 +145,58 @@ class Launcher:
 
     def terminate(self, ref: JobRef, grace: float) -> None:
         """Ask for the job's end; returns at once."""
-        self._hook.siteward_terminate_job(ref=ref, grace=grace)
+        self._call("siteward_terminate_job", ref=ref, grace=grace)
 
     def watch(self, publish: Publish) -> bool:
         """Start the backend's watch; False if it has none and must be polled."""
         if not self.has("watch_jobs"):
             return False
-        self._hook.siteward_watch_jobs(publish=publish)
+        self._call("siteward_watch_jobs", publish=publish)
         return True
 
     def stage(self, ref: JobRef, source: Path) -> None:
         """Bring the job directory to the platform."""
-        self._hook.siteward_stage_job(ref=ref, source=source)
+        self._call("siteward_stage_job", ref=ref, source=source)
 
     def collect(self, ref: JobRef, target: Path) -> str:
         """Bring the job directory back: ``returned``, ``partial`` or ``lost``."""
         if not self.has("collect_job"):
             return "returned"
-        answer = self._hook.siteward_collect_job(ref=ref, target=target)
+        answer = self._call("siteward_collect_job", ref=ref, target=target)
         return answer if answer in ("returned", "partial", "lost") else "partial"
 
     def read_logs(self, ref: JobRef, *, follow: bool, tail: int | None) -> Iterator[bytes]:
         """Return chunks of the job's output; BackendError if this backend keeps none."""
         if not self.has("read_logs"):
             raise BackendError(f"backend {self.name!r} keeps no logs")
-        chunks: Iterator[bytes] = self._hook.siteward_read_logs(ref=ref, follow=follow, tail=tail)
+        chunks: Iterator[bytes] = self._call("siteward_read_logs", ref=ref, follow=follow, tail=tail)
         return chunks
 
     def list_jobs(self) -> list[JobRef] | None:
         """Return this site's jobs on the platform, None if the backend cannot list."""
-        return list(self._hook.siteward_list_jobs() or ()) if self.has("list_jobs") else None
+        return list(self._call("siteward_list_jobs") or ()) if self.has("list_jobs") else None
 
     def remove(self, ref: JobRef) -> None:
         """Let the platform forget the job."""
         if self.has("remove_job"):
-            self._hook.siteward_remove_job(ref=ref)
+            self._call("siteward_remove_job", ref=ref)
 
     def render(self, request: JobRequest) -> object:
         """Return what would be submitted, secrets masked."""
         if not self.has("render_job"):
             raise BackendError(f"backend {self.name!r} cannot render what it would submit")
-        return self._hook.siteward_render_job(request=request.masked())
+        return self._call("siteward_render_job", request=request.masked())
 
     def check(self) -> list[Finding]:
         """Return the backend's findings for doctor; an exception is a finding too."""
         if not self.has("check_backend"):
             return [Finding(level="ok", subject=self.name, message="this backend checks nothing")]
         try:
-            return list(self._hook.siteward_check_backend() or ())
+            return list(self._call("siteward_check_backend") or ())
         except Exception as error:
             message = f"the check failed: {type(error).__name__}: {error}"
             return [Finding(level="fail", subject=self.name, message=message, remedy="Mend or disable this backend")]
 
     def close(self) -> None:
         """Let go of the platform; jobs go on."""
-        self._hook.siteward_close_backend()
+        self._call("siteward_close_backend")

@@ -10,16 +10,18 @@ import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, define, evolve
 
 from siteward.config import Problems, nearest
-from siteward.ends import JobState, Reason, ended
+from siteward.ends import JobState
 from siteward.errors import (
     DuplicateJob,
     LaunchError,
     LaunchUncertain,
+    NoBackend,
     OptionsRefused,
     Problem,
     ResourcesRefused,
@@ -30,6 +32,7 @@ from siteward.job import Job, SiteSpec
 from siteward.launcher import Launcher, choose_backend, offered_backends
 from siteward.request import JobRef, JobRequest, JobStatus, Secrets
 from siteward.resources import Allocation, Refusal, Reservation, portable_resources, requirement
+from siteward.settling import fail_launch, find_job, look_for, stage
 from siteward.statedir import OwnerLock, copy_workspace
 from siteward.store import Phase
 from siteward.tracked import Tracked
@@ -47,8 +50,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
     if job.sites is not None and file.name not in job.sites:
         raise LaunchError(f"job {job.name!r} does not run at site {file.name!r}; its sites: {', '.join(job.sites)}")
     offered = offered_backends(job, file.name)
-    broken = {record.name: record.reason for record in parts.plugins.broken()}
-    name = choose_backend(offered, tuple(file.backends), file.default_backend, broken)
+    name = _choose(parts, offered)
     launcher = parts.launcher(name)
     resources = portable_resources(job.resource_spec, file.name)
     problems: list[Problem] = []
@@ -87,6 +89,15 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
     return launcher, request
 
 
+def _choose(parts: SiteParts, offered: Mapping[str, Any]) -> str:
+    enabled, default = tuple(parts.file.backends), parts.file.default_backend
+    try:
+        return choose_backend(offered, enabled, default)
+    except NoBackend:  # only now is it worth loading all plugins, to see which are broken
+        broken = {each.name: each.reason for each in parts.plugins.records() if each.status == "broken"}
+        return choose_backend(offered, enabled, default, broken)
+
+
 def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Problem]) -> tuple[Any, Mapping[str, str]]:
     if job.study is None:
         return None, {}
@@ -122,7 +133,7 @@ def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
 def prepare(parts: SiteParts, job: Job) -> Prepared:
     """Check a job and reserve its resources; ResourcesRefused if the site's manager says no."""
     launcher, request = build_request(parts, job)
-    if parts.store.get(job.id) is not None:
+    if parts.job_folder(job.id).exists() and parts.store.get(job.id) is not None:
         raise _duplicate(parts, job.id)
     return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
 
@@ -150,12 +161,16 @@ class Prepared:
     launcher: Launcher
     request: JobRequest
     reservation: Reservation | None
+    inserted: bool = False
 
     def cancel(self) -> None:
-        """Give the reservation back."""
+        """Give the reservation back; a manager that cannot take it is logged (reservations expire)."""
         if self.reservation is not None and self.parts.manager is not None:
             reservation, self.reservation = self.reservation, None
-            self.parts.manager.cancel(reservation.token)
+            try:
+                self.parts.manager.cancel(reservation.token)
+            except Exception as error:
+                self.parts.log.error("job %s: its reservation cannot be cancelled: %s", self.job.id, error)
 
     def launch(self) -> Tracked:
         """Start the job, or queue it while ``max_jobs`` run; LaunchError with nothing left behind otherwise."""
@@ -166,7 +181,7 @@ class Prepared:
                 self._start(tracked, new=True)
             else:
                 self._queue(tracked)
-        except BaseException as error:
+        except Exception as error:
             self.cancel()
             if tracked is not None:
                 self._leave_nothing(tracked)
@@ -174,15 +189,19 @@ class Prepared:
                 words = f"the job directory cannot be made: {error}. Check the disk's free space and permissions"
                 raise StoreError(words) from error
             raise
+        except BaseException:  # interrupted: the next driver settles from the intent whether the job exists
+            if tracked is not None:
+                self.parts.driver.untrack(tracked)
+            raise
         return tracked
 
     def _claim(self) -> Tracked:
         """Take the job's folder and lock; whoever comes second gets DuplicateJob."""
         folder = self.request.job_dir.parent
-        folder.mkdir(mode=0o700, exist_ok=True)
-        lock = OwnerLock(folder)
-        if not lock.acquire(wait=False) or self.parts.store.get(self.job.id) is not None:
-            lock.release()
+        lock, new = _lock_folder(folder)
+        if lock is None or (not new and self.parts.store.get(self.job.id) is not None):
+            if lock is not None:
+                lock.release()
             raise _duplicate(self.parts, self.job.id)
         tracked = Tracked(
             job_id=self.job.id,
@@ -196,7 +215,7 @@ class Prepared:
         )
         try:
             self.parts.driver.track(tracked)
-            if self.request.job_dir.exists():  # left by a crash before the intent was stored
+            if not new and self.request.job_dir.exists():  # left by a crash before the intent was stored
                 shutil.rmtree(self.request.job_dir)
             self.request.job_dir.mkdir(mode=0o700)
             if (workspace := self.job.workspace_path()) is not None:
@@ -208,16 +227,28 @@ class Prepared:
         return tracked
 
     def _leave_nothing(self, tracked: Tracked) -> None:
-        if tracked.token is not None and self.parts.manager is not None:
-            self.parts.manager.free(tracked.token)
+        """Undo what a launch that failed has done; a row that cannot be deleted is settled by the next driver."""
+        self._free(tracked)
+        try:
+            if self.inserted:
+                self.parts.store.delete([self.job.id])
+            shutil.rmtree(tracked.folder, ignore_errors=True)
+        except StoreError as error:
+            self.parts.log.error("job %s: %s", self.job.id, error)
         self.parts.driver.untrack(tracked)
-        shutil.rmtree(tracked.folder, ignore_errors=True)
 
-    def _insert(self, tracked: Tracked, phase: Phase, event: str, **more: Any) -> None:
+    def _free(self, tracked: Tracked) -> None:
+        if tracked.token is not None and self.parts.manager is not None:
+            token, tracked.token = tracked.token, None
+            try:
+                self.parts.manager.free(token)
+            except Exception as error:
+                self.parts.log.error("job %s: its resources cannot be freed: %s", self.job.id, error)
+
+    def _insert(self, tracked: Tracked, phase: Phase, **more: Any) -> None:
         tracked.phase = phase
-        self.parts.store.insert(
+        inserted = self.parts.store.insert(
             self.job.id,
-            event,
             name=self.job.name,
             backend=self.launcher.name,
             phase=phase,
@@ -226,38 +257,40 @@ class Prepared:
             driver=self.parts.driver.name,
             **more,
         )
+        if not inserted:
+            raise _duplicate(self.parts, self.job.id)
+        self.inserted = True
 
     # --- starting ---
 
     def _start(self, tracked: Tracked, *, new: bool) -> None:
         allocation = self._allocate()
-        request = evolve(self.request, allocation=allocation)
+        request = evolve(self.request, allocation=allocation) if allocation else self.request
         tracked.token = allocation.token if allocation else None
         if new:
-            self._insert(tracked, Phase.INTENT, "launching", token=tracked.token)
+            self._insert(tracked, Phase.INTENT, token=tracked.token)
         else:
-            self.parts.store.update(self.job.id, "launching", token=tracked.token)
+            self.parts.store.update(self.job.id, token=tracked.token)
         self.parts.driver.ensure_watch(self.launcher)
-        try:
-            ref, message = self._hand_over(request)
-        except BaseException:
-            if new:
-                self.parts.store.delete([self.job.id])
-            raise
+        ref, message = self._hand_over(request)
         if ref is None:
             look_for(self.parts, tracked, message)
             return
         self.parts.driver.launched(tracked, ref, message)
         if self.launcher.has("stage_job"):
             self.parts.driver.submit(stage, self.parts, tracked)
+        if message:  # of a job that may not exist, no watch has news
+            self.parts.driver.submit(self.parts.driver.poll, tracked)
 
     def _allocate(self) -> Allocation | None:
         if self.reservation is None or self.parts.manager is None:
             return None
         try:
-            return self.parts.manager.allocate(self.reservation.token, self.job.id)
+            allocation = self.parts.manager.allocate(self.reservation.token, self.job.id)
         except Exception as error:
             raise LaunchError(f"the job's reservation cannot be allocated: {error}") from error
+        self.reservation = None
+        return allocation
 
     def _hand_over(self, request: JobRequest) -> tuple[JobRef | None, str]:
         """Call the backend; a ref, or None when nobody can say yet whether the job exists."""
@@ -282,12 +315,12 @@ class Prepared:
     def _queue(self, tracked: Tracked) -> None:
         tracked.launch = partial(self.start_queued, tracked)
         job = {key: value for key, value in asdict(self.job).items() if key != "base_dir"}
-        self._insert(tracked, Phase.QUEUED, "queued", job={**job, "workspace": None})
+        self._insert(tracked, Phase.QUEUED, job={**job, "workspace": None})
         self.cancel()
         self.parts.admit(here=tracked)
 
     def start_queued(self, tracked: Tracked) -> None:
-        """Launch a queued job at its turn; a refusal of resources puts the job back into the queue, other failures end it."""
+        """Launch a queued job at its turn; refused resources put it back into the queue, other failures end it."""
         try:
             self.reservation = self.reservation or _reserve(self.parts, self.job)
             self._start(tracked, new=False)
@@ -297,60 +330,32 @@ class Prepared:
                 tracked.phase = Phase.QUEUED
                 tracked.not_before = time.monotonic() + self.parts.file.poll_interval
                 tracked.status = JobStatus(state=JobState.PENDING, message=words)
-                self.parts.store.update(self.job.id, "waiting", words, phase=Phase.QUEUED, message=words)
+                self.parts.driver.note(tracked, "waiting", words, phase=Phase.QUEUED, message=words)
+                tracked.changed.notify_all()
+            if tracked.stop_cause is not None:
+                self.parts.driver.send_stop(tracked)
             self.parts.driver.loop.call_later(self.parts.file.poll_interval, self.parts.admit)
-        except (SitewardError, OSError) as error:
-            fail_launch(self.parts, tracked, str(error))
-
-
-def find_job(launcher: Launcher, job_id: str) -> JobRef | None:
-    """Return the platform's job of this id, None if there is none; whatever listing raises if it cannot be asked."""
-    return next((ref for ref in launcher.list_jobs() or () if ref.job_id == job_id), None)
-
-
-def look_for(parts: SiteParts, tracked: Tracked, message: str) -> None:
-    """Settle, as soon as the platform can be asked, whether a job exists of which only the intent is known."""
-    launcher = tracked.launcher
-    assert launcher is not None
-    try:
-        found = find_job(launcher, tracked.job_id)
-    except Exception as error:
-        words = f"{message}; whether the job exists cannot be seen yet: {error}".removeprefix("; ")
-        parts.driver.apply(tracked, JobStatus(state=JobState.PENDING, reachable=False, message=words))
-        again = partial(parts.driver.submit, look_for, parts, tracked, message)
-        parts.driver.loop.call_later(parts.file.poll_interval, again)
-        return
-    if found is None:
-        fail_launch(parts, tracked, message or "the site stopped while launching it, and the platform has no such job")
-        return
-    parts.driver.ensure_watch(launcher)
-    parts.driver.launched(tracked, found, message)
-    if launcher.has("stage_job"):
-        stage(parts, tracked)
-    parts.driver.poll(tracked)
-
-
-def fail_launch(parts: SiteParts, tracked: Tracked, message: str) -> None:
-    """End a job that never came to exist."""
-    result = ended(reason=Reason.LAUNCH_FAILED, message=message)
-    parts.driver.apply(tracked, JobStatus(state=JobState.FAILED, result=result))
-
-
-def stage(parts: SiteParts, tracked: Tracked) -> None:
-    """Bring the job directory to the platform; a job whose inputs cannot come is ended as LaunchFailed."""
-    tries = 5
-    for number in range(tries):
-        try:
-            with tracked.calls:
-                assert tracked.launcher is not None
-                assert tracked.ref is not None
-                tracked.launcher.stage(tracked.ref, tracked.job_dir)
-            return
         except Exception as error:
-            if tracked.finishing or parts.driver.closed:
-                return
-            parts.store.update(tracked.job_id, "cannot stage", str(error))
-            if number == tries - 1:
-                parts.driver.fail_running(tracked, f"the job directory cannot be brought to the platform: {error}")
-                return
-            time.sleep(0.2 * 2**number)
+            self.cancel()
+            words = str(error) if isinstance(error, (SitewardError, OSError)) else f"{type(error).__name__}: {error}"
+            fail_launch(self.parts, tracked, words)
+
+
+def _lock_folder(folder: Path) -> tuple[OwnerLock | None, bool]:
+    """Return the lock on a job's folder (None if another has it), and whether the folder is new."""
+    while True:
+        try:
+            folder.mkdir(mode=0o700)
+            new = True
+        except FileExistsError:
+            new = False
+        try:
+            lock = OwnerLock(folder)
+        except FileNotFoundError:  # gc took the folder for an abandoned one
+            continue
+        if not lock.acquire(wait=False):
+            lock.release()
+            return None, new
+        if lock.intact():
+            return lock, new
+        lock.release()

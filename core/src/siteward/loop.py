@@ -6,16 +6,21 @@ import contextlib
 import errno
 import heapq
 import itertools
+import math
 import os
 import select
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
 
+from siteward.errors import StoreError
+
 _TIMER, _REQUEST = b"t", b"r"
+_LONGEST_SLEEP = 86400.0
 
 
 class Loop:
@@ -39,8 +44,13 @@ class Loop:
         """Start the thread; harmless when it runs."""
         with self._lock:
             if self._thread is None:
-                os.mkfifo(self._path, 0o600)
-                self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    os.mkfifo(self._path, 0o600)
+                    self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                except OSError as error:
+                    self._path.unlink(missing_ok=True)
+                    raise StoreError(f"{self._path} cannot be made: {error.strerror or error}") from error
+                _running.add(self)
                 self._thread = threading.Thread(target=self._run, name=f"siteward-{self.name[:8]}", daemon=True)
                 self._thread.start()
 
@@ -63,6 +73,12 @@ class Loop:
         with contextlib.suppress(OSError):  # a full pipe wakes the thread as well
             os.write(self._fd, what)
 
+    def forget(self) -> None:
+        """In a forked child: close our copy of the FIFO, or a dead driver would seem to be alive."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
     def stop(self) -> None:
         """End the thread and wait for what it is doing, unless this is that thread."""
         with self._lock:
@@ -78,11 +94,13 @@ class Loop:
 
     def _run(self) -> None:
         fd = self._fd
+        news = select.poll()  # select.select knows only descriptors below 1,024
+        news.register(fd, select.POLLIN)
         while self._fd == fd:
             with self._lock:
                 delay = self._timers[0][0] - time.monotonic() if self._timers else None
             if delay is None or delay > 0:
-                select.select([fd], [], [], delay)
+                news.poll(None if delay is None else math.ceil(min(delay, _LONGEST_SLEEP) * 1000))
             with contextlib.suppress(BlockingIOError):
                 if _REQUEST in os.read(fd, 65536):
                     self._call(self._on_request)
@@ -103,8 +121,22 @@ class Loop:
             self._log.exception("a driver's step failed")
 
 
-def wake(drivers: Path, name: str) -> bool:
-    """Tell another process's driver that the store has news for it; False when that driver is gone."""
+_running: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _forget_loops() -> None:
+    for loop in list(_running):
+        loop.forget()
+
+
+os.register_at_fork(after_in_child=_forget_loops)
+
+
+def wake(drivers: Path, name: str, what: bytes = _REQUEST) -> bool:
+    """Tell another process's driver that the store has news for it; False when that driver is gone.
+
+    With no bytes to tell it only looks whether the driver is there.
+    """
     try:
         fd = os.open(drivers / name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -113,7 +145,7 @@ def wake(drivers: Path, name: str) -> bool:
         return False
     try:
         with contextlib.suppress(BlockingIOError):
-            os.write(fd, _REQUEST)
+            os.write(fd, what)
     except OSError:
         return False
     finally:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import pluggy
 
 from siteward.config import nearest
 from siteward.discovery import DISABLED_VARIABLE, Entry, PluginRecord, scan
 from siteward.errors import PluginError
-from siteward.failures import FailureReport
 from siteward.hookspecs import PROJECT, BackendSpec, PluginSpec, ResourceSpec
 from siteward.pluginrules import (
     BACKENDS,
@@ -35,7 +33,6 @@ __all__ = [
 ]
 
 _WORDS = {BACKENDS: "backend", RESOURCES: "resource manager", GLOBAL: "plugin"}
-Filter: TypeAlias = tuple[str, Callable[[FailureReport], FailureReport | None]]
 
 
 class Plugins:
@@ -105,21 +102,6 @@ class Plugins:
         self._global_manager()
         return [(e.record.name, e.plugin) for e in self._entries(GLOBAL) if e.record.status == "loaded"]
 
-    def failure_filters(self) -> list[Filter]:
-        """Return the global plugins' failure filters, each with its plugin's name, in name order."""
-        filters = self.observers("siteward_filter_failure_report")
-        return [(name, lambda report, call=call: call(report=report)) for name, call in filters]  # type: ignore[misc]
-
-    def observers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-        """Return each global plugin's implementation of a hook with the plugin's name, in name order.
-
-        Called with the hook's arguments by keyword, each takes what its plugin has named. For the caller to
-        isolate: what the plugin raises comes out, ``SystemExit`` as RuntimeError.
-        """
-        caller: pluggy.HookCaller = getattr(self._global_manager().hook, hook)
-        implementations = sorted(caller.get_hookimpls(), key=lambda impl: impl.plugin_name)
-        return [(impl.plugin_name.split("/", 1)[1], partial(_call, impl)) for impl in implementations]
-
     def make_manager(self) -> pluggy.PluginManager:
         """Return a new manager with all hooks specified and every good global plugin registered."""
         manager = pluggy.PluginManager(PROJECT)
@@ -137,9 +119,7 @@ class Plugins:
         """Register a launcher's one backend; PluginError when it breaks a rule, the manager is as it was."""
         self._register_only(manager, backend, BACKENDS, name)
 
-    def register_resource_manager(
-        self, manager: pluggy.PluginManager, resource_manager: object, name: str
-    ) -> None:
+    def register_resource_manager(self, manager: pluggy.PluginManager, resource_manager: object, name: str) -> None:
         """Register a site's one resource manager; PluginError as for :meth:`register_backend`."""
         self._register_only(manager, resource_manager, RESOURCES, name)
 
@@ -235,10 +215,3 @@ def _register(manager: pluggy.PluginManager, plugin: object, group: str, name: s
             manager.unregister(name=full_name)
         return str(error)
     return None
-
-
-def _call(impl: pluggy.HookImpl, **arguments: Any) -> Any:
-    try:
-        return impl.function(*[arguments[name] for name in (*impl.argnames, *impl.kwargnames)])
-    except SystemExit as error:
-        raise RuntimeError(f"it called sys.exit({error.code!r})") from error

@@ -17,6 +17,7 @@ from siteward.errors import Problem
 
 PORTABLE_KEYS = ("num_of_gpus", "num_of_cpus", "memory")
 DEFAULT_KEY = "@default"
+LEGACY_BACKENDS = ("process", "docker", "k8s", "slurm")
 _MEMORY = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti)", re.ASCII)
 _UNITS = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -86,14 +87,33 @@ def portable_problems(block: Mapping[str, Any], *, only_portable: bool = False) 
     return problems
 
 
+def spec_problems(resource_spec: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Return what is wrong with the portable keys of a whole ``resource_spec``.
+
+    Of a legacy nested block only its ``process`` block can be portable; the others are their backends' own.
+    """
+    problems = []
+    for site, block in resource_spec.items():
+        if site != DEFAULT_KEY and _is_nested(block):
+            own = block.get("process", {})
+            if not isinstance(own, Mapping):
+                problems.append(Problem(f"{site}.process", "expected a mapping"))
+            else:
+                problems += [p.under(f"{site}.process") for p in portable_problems(own)]
+        else:
+            problems += [p.under(site) for p in portable_problems(block, only_portable=site == DEFAULT_KEY)]
+    return problems
+
+
 def _is_nested(block: Mapping[str, Any]) -> bool:
-    """Whether a site's block is the legacy shape, one mapping per backend."""
-    return any(isinstance(value, Mapping) for value in block.values())
+    """Whether a site's block is the legacy shape, one mapping per backend; keys beside those count for nothing."""
+    return any(isinstance(block.get(name), Mapping) for name in LEGACY_BACKENDS)
 
 
 def nested_blocks(resource_spec: Mapping[str, Any], site: str) -> dict[str, Mapping[str, Any]]:
     """Return the legacy per-backend blocks of a site (``{"site-1": {"docker": {...}}}``), empty if it has none."""
-    return {key: value for key, value in resource_spec.get(site, {}).items() if isinstance(value, Mapping)}
+    own = resource_spec.get(site, {})
+    return {name: own[name] for name in LEGACY_BACKENDS if isinstance(own.get(name), Mapping)}
 
 
 def portable_resources(resource_spec: Mapping[str, Any], site: str) -> PortableResources:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from attrs import evolve, frozen
 
 from siteward.ends import JobState, Reason, Result, ReturnCode, ended
-from siteward.errors import FileError, Problem, ResourcesRefused, SitewardError
+from siteward.errors import FileError, LaunchError, OptionsRefused, Problem, ResourcesRefused, SitewardError
 from siteward.failures import Disposition, FailureReport, disposition
 from siteward.handle import Handle
 from siteward.job import Job
@@ -227,13 +227,15 @@ def run(
     *,
     wait_resources: float = 0.0,
     on_wait: Callable[[Mapping[str, str]], object] = lambda _reasons: None,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Run:
     """Start a job at the sites that both it and the caller name; return at once.
 
     Every site is asked first; unless ``min_sites`` (default: all of them) and the lead can start it, it starts
     nowhere. Where only resources are missing it is tried again for ``wait_resources`` seconds (``on_wait`` hears
-    each site's reason in words), and then the verdict is REFUSED. FileError when names do not fit;
-    the site's own LaunchError when it cannot start the job for another reason.
+    each site's reason in words), and then the verdict is REFUSED; ``sleep`` waits between the tries, and may give
+    up by raising. FileError when names do not fit; the site's own LaunchError when it cannot start the job for
+    another reason (of several sites: OptionsRefused with all problems, or a LaunchError with all words).
     """
     chosen = _chosen(job, sites)
     give_up, pause = time.monotonic() + wait_resources, _FIRST_PAUSE
@@ -246,17 +248,26 @@ def run(
         for _site, each in prepared.values():
             each.cancel()
         if errors:
-            raise next(iter(errors.values()))
+            raise _all_of(errors)
         left = give_up - time.monotonic()
         if left <= 0:
             words = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
             return Run(job, refused)._refuse(f"{len(prepared)} of {needed} sites can start it. {words}")
         on_wait(refused)
-        time.sleep(min(pause, left))
+        sleep(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
     result = Run(job, {**refused, **{name: str(error) for name, error in errors.items()}})
     result._start(prepared)
     return result
+
+
+def _all_of(errors: Mapping[str, SitewardError]) -> SitewardError:
+    each = list(errors.values())
+    if len(each) == 1:
+        return each[0]
+    if all(isinstance(error, OptionsRefused) for error in each):
+        return OptionsRefused(problem for error in each for problem in getattr(error, "problems", ()))
+    return LaunchError("\n".join(f"site {name!r}: {error}" for name, error in errors.items()))
 
 
 def _chosen(job: Job, sites: Sequence[Site]) -> dict[str, Site]:

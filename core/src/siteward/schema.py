@@ -10,11 +10,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from siteward.job import Job
-from siteward.resources import PORTABLE_KEYS
+from siteward.resources import DEFAULT_KEY
 from siteward.sitefile import SiteFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_PORTABLE = {
+    "num_of_gpus": {"type": "integer", "minimum": 0},
+    "num_of_cpus": {"type": "integer", "minimum": 1},
+    "memory": {"type": "string", "pattern": "^[1-9][0-9]*(Mi|Gi|Ti)$"},
+}
 # What the checks in the classes say in words, for editors that read schemas.
 _JOB_DETAILS: Mapping[str, Mapping[str, Any]] = {
     "name": {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"},
@@ -24,15 +29,8 @@ _JOB_DETAILS: Mapping[str, Mapping[str, Any]] = {
     "min_sites": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0},
     "resource_spec": {
-        "additionalProperties": {
-            "type": "object",
-            "properties": {
-                "num_of_gpus": {"type": "integer", "minimum": 0},
-                "num_of_cpus": {"type": "integer", "minimum": 1},
-                "memory": {"type": "string", "pattern": "^[1-9][0-9]*(Mi|Gi|Ti)$"},
-            },
-        },
-        "properties": {"@default": {"propertyNames": {"enum": list(PORTABLE_KEYS)}}},
+        "additionalProperties": {"type": "object", "properties": _PORTABLE},
+        "properties": {DEFAULT_KEY: {"type": "object", "properties": _PORTABLE, "additionalProperties": False}},
     },
 }
 _SITE_DETAILS: Mapping[str, Mapping[str, Any]] = {
@@ -67,10 +65,7 @@ def backend_schema(cls: type[Any]) -> dict[str, Any]:
     """
     names = {"job": "JobOptions", "site": "SiteOptions", "study": "StudyOptions"}
     kinds = {key: getattr(cls, name, None) for key, name in names.items()}
-    return {
-        key: _document(names[key], block_schema(kind) if kind else _object({}, []))
-        for key, kind in kinds.items()
-    }
+    return {key: _document(names[key], block_schema(kind) if kind else _object({}, [])) for key, kind in kinds.items()}
 
 
 def block_schema(cls: type[Any], details: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:

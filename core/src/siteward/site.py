@@ -15,13 +15,13 @@ from typing import Any
 
 from attrs import frozen
 
-from siteward.config import nearest
 from siteward.errors import BackendError, UnknownJob
 from siteward.handle import Handle
 from siteward.job import Job
 from siteward.launching import Prepared, build_request, look_for, prepare
 from siteward.parts import SiteParts
 from siteward.plugins import Plugins
+from siteward.records import Records
 from siteward.request import Finding, JobRef
 from siteward.sitefile import SiteFile
 from siteward.statedir import OwnerLock
@@ -47,6 +47,7 @@ class Site:
     def __init__(self, file: SiteFile, *, plugins: Plugins | None = None, adopt: bool = True) -> None:
         self._parts = SiteParts(file, plugins or Plugins())
         self._parts.adopt_queued = self._adopt_queued
+        self._records = Records(site=file.name, store=self._parts.store)
         if adopt:
             self._adopt_orphans()
 
@@ -125,20 +126,19 @@ class Site:
 
     def jobs(self, *, ended: bool = True) -> list[JobRow]:
         """Return this site's jobs as stored, oldest first; with ``ended=False`` only those not ended."""
-        return [row for row in self._parts.store.rows() if ended or not row.state.ended]
+        return self._records.jobs(ended=ended)
 
     def row(self, job_id: str) -> JobRow:
         """Return one job as stored; UnknownJob if there is none."""
-        row = self._parts.store.get(job_id)
-        if row is None:
-            known = [each.job_id for each in self._parts.store.rows()]
-            raise UnknownJob(job_id, self.name, nearest(job_id, known))
-        return row
+        return self._records.row(job_id)
 
     def events(self, job_id: str) -> list[Event]:
         """Return a job's history in words, oldest first; UnknownJob if there is none."""
-        self.row(job_id)
-        return self._parts.store.events(job_id)
+        return self._records.events(job_id)
+
+    def note(self, job_id: str, kind: str, message: str) -> None:
+        """Add something to a job's history."""
+        self._parts.store.update(job_id, kind, message)
 
     def _handle(self, tracked: Tracked) -> Handle:
         return Handle(self._parts, tracked, self._adopt)
@@ -214,7 +214,7 @@ class Site:
     # --- looking after the site ---
 
     def platform_jobs(self) -> list[JobRef]:
-        """Return this site's jobs as its platforms list them, for backends that can; BackendError if one cannot be asked."""
+        """Return this site's jobs as its platforms list them; BackendError if one cannot be asked."""
         refs: list[JobRef] = []
         for launcher in self._parts.launchers.values():
             try:
@@ -258,7 +258,7 @@ class Site:
         return garbage + self._orphans(dry_run=dry_run, running=running)
 
     def _old_jobs(self) -> list[Garbage]:
-        done = [row for row in self._parts.store.rows((Phase.REPORTED, Phase.REMOVED))]
+        done = self._parts.store.rows((Phase.REPORTED, Phase.REMOVED))
         keep, oldest = self._parts.file.keep, time.time() - self._parts.file.keep.days * 86400
         surplus = len(done) - keep.jobs
         garbage = []

@@ -151,9 +151,7 @@ class SiteFile:
         return cls.from_mapping(data, file=str(path), base_dir=Path(path).expanduser().resolve().parent)
 
     @classmethod
-    def from_mapping(
-        cls, data: Mapping[str, Any], *, file: str = "site", base_dir: str | Path = "."
-    ) -> SiteFile:
+    def from_mapping(cls, data: Mapping[str, Any], *, file: str = "site", base_dir: str | Path = ".") -> SiteFile:
         """Read data of a site file's shape; ``file`` names it in errors, paths start at ``base_dir``."""
         values, problems = read_block(cls, _with_empty_blocks(data))
         backends, default = values.get("backends"), values.get("default_backend")

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import stat
+import threading
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,14 +79,17 @@ def _filesystem(path: Path) -> str:
 
 
 _held: weakref.WeakSet[OwnerLock] = weakref.WeakSet()
+_forking = threading.Lock()
 
 
 class OwnerLock:
     """The lock on one job's ``owner`` file; at most one holder on the machine."""
 
     def __init__(self, job_folder: Path) -> None:
-        self._fd = _open(job_folder / "owner")
-        _held.add(self)
+        self._path = job_folder / "owner"
+        with _forking:  # a child forked between these two would keep the lock
+            self._fd = _open(self._path)
+            _held.add(self)
 
     def acquire(self, *, wait: bool) -> bool:
         """Take the lock, waiting for its holder to let go or die if ``wait``; False if another holds it."""
@@ -94,6 +98,14 @@ class OwnerLock:
         except BlockingIOError:
             return False
         return True
+
+    def intact(self) -> bool:
+        """Whether the file that is locked is still the job's: gc may have removed the folder before we had the lock."""
+        try:
+            status, mine = self._path.stat(), os.fstat(self._fd)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == (mine.st_dev, mine.st_ino)
 
     def release(self) -> None:
         """Let go; harmless when done before."""
@@ -119,11 +131,12 @@ def _open(path: Path) -> int:
 
 def _forget_locks() -> None:
     """In a forked child: close our copies, or the locks would outlive their holder."""
+    _forking.release()
     for lock in list(_held):
         lock.release()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forget_locks)
 
 
 def copy_workspace(source: Path, target: Path) -> None:

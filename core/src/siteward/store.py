@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ _MIGRATIONS = (
     """
     CREATE TABLE jobs (
         job_id TEXT PRIMARY KEY, attempt INTEGER NOT NULL, name TEXT NOT NULL, backend TEXT NOT NULL,
-        phase TEXT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL DEFAULT '', reachable INTEGER NOT NULL DEFAULT 1,
+        phase TEXT NOT NULL, state TEXT NOT NULL,
+        message TEXT NOT NULL DEFAULT '', reachable INTEGER NOT NULL DEFAULT 1,
         timeout REAL, grace REAL NOT NULL, token TEXT, job TEXT, ref TEXT, result TEXT,
         driver TEXT, stop_cause TEXT, stop_grace REAL,
-        created_at REAL NOT NULL, started_at REAL, ended_at REAL
+        created_at REAL NOT NULL, launched_at REAL, started_at REAL, ended_at REAL
     );
     CREATE INDEX jobs_by_phase ON jobs (phase, created_at);
     CREATE TABLE events (job_id TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL);
@@ -79,6 +80,7 @@ class JobRow:
     stop_cause: str | None
     stop_grace: float | None
     created_at: float
+    launched_at: float | None
     started_at: float | None
     ended_at: float | None
 
@@ -115,14 +117,15 @@ def _row(_cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> JobRow:
 _COLUMNS = tuple(JobRow.__annotations__)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, JobRef):
-        return json.dumps(ref_data(value))
-    if isinstance(value, Result):
-        return json.dumps(result_data(value))
-    return json.dumps(value) if isinstance(value, Mapping) else value
+def _plain(fields: dict[str, Any]) -> list[Any]:
+    """Return values as SQLite takes them; refs, results and jobs become JSON."""
+    if (ref := fields.get("ref")) is not None:
+        fields["ref"] = json.dumps(ref_data(ref))
+    if (result := fields.get("result")) is not None:
+        fields["result"] = json.dumps(result_data(result))
+    if (job := fields.get("job")) is not None:
+        fields["job"] = json.dumps(job)
+    return list(fields.values())
 
 
 @contextmanager
@@ -131,11 +134,15 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise StoreError(
-                f"{path} is corrupt ({error}). Move it aside (with {path.name}-wal and {path.name}-shm) and start "
-                "again: jobs that still run are found with `siteward ps --platform`"
-            ) from error
+            raise _corrupt(path, error) from error
         raise StoreError(f"{path} cannot be used: {error}. Check the disk's free space and permissions") from error
+
+
+def _corrupt(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path} is corrupt ({error}). Move it aside (with {path.name}-wal and {path.name}-shm) and start "
+        "again: jobs that still run are found with `siteward ps --platform`"
+    )
 
 
 class Store:
@@ -156,16 +163,24 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(_MIGRATIONS):
-                raise StoreError(f"{self.path} was written by a newer siteward; upgrade this one")
-            for number, script in enumerate(_MIGRATIONS[version:], version + 1):
-                db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+            try:
+                self._set_up(db)
+            except BaseException:
+                db.close()
+                raise
             return db
         finally:
             os.close(lock)
+
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint=4000")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(_MIGRATIONS):
+            raise StoreError(f"{self.path} was written by a newer siteward; upgrade this one")
+        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+            db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
 
     def close(self) -> None:
         """Close the file; the store cannot be used any more."""
@@ -182,31 +197,37 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
+                # SQLite has rolled back by itself after some errors; after others (COMMIT on a full disk) it has not,
+                # and a transaction left open would keep every other writer out.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
-    def insert(self, job_id: str, event: str, /, **fields: Any) -> None:
-        """Add a job; StoreError if its id is taken."""
-        now = time.time()
-        fields = {"job_id": job_id, "attempt": 1, "state": JobState.PENDING, "created_at": now, **fields}
-        names = ", ".join(fields)
-        marks = ", ".join("?" * len(fields))
-        with self.transaction():
-            self._db.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*map(_plain, fields.values())])  # noqa: S608
-            self._event(job_id, event, "", now)
+    def insert(self, job_id: str, /, **fields: Any) -> bool:
+        """Add a job; False if its id is taken."""
+        fields = {"job_id": job_id, "attempt": 1, "state": JobState.PENDING, "created_at": time.time(), **fields}
+        names, marks = ", ".join(fields), ", ".join("?" * len(fields))
+        query = f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})"  # noqa: S608
+        return self._write(query, _plain(fields)) == 1
 
     def update(self, job_id: str, event: str | None = None, words: str = "", /, **fields: Any) -> None:
         """Change columns of a job and, with ``event``, add it with its words to the history, in one transaction."""
+        names = "=?, ".join(fields)
+        query = f"UPDATE jobs SET {names}=? WHERE job_id=?"  # noqa: S608
+        if event is None:
+            self._write(query, [*_plain(fields), job_id])
+            return
         with self.transaction():
             if fields:
-                names = ", ".join(f"{name}=?" for name in fields)
-                values = [*map(_plain, fields.values()), job_id]
-                self._db.execute(f"UPDATE jobs SET {names} WHERE job_id=?", values)  # noqa: S608
-            if event is not None:
-                self._event(job_id, event, words, time.time())
+                self._db.execute(query, [*_plain(fields), job_id])
+            self._event(job_id, event, words, time.time())
+
+    def _write(self, query: str, values: Sequence[Any]) -> int:
+        """Run one writing statement: alone it is a transaction by itself, which begins with the write lock."""
+        with self._lock, _translated(self.path):
+            return self._db.execute(query, values).rowcount
 
     def _event(self, job_id: str, kind: str, message: str, at: float) -> None:
         self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (job_id, at, kind, message))
@@ -221,9 +242,11 @@ class Store:
             )
             self._event(job_id, "stop requested", f"{cause}, grace {grace:g} s", time.time())
 
-    def admit(self, job_id: str) -> bool:
-        """Give a queued job its slot; False if it is not queued any more."""
+    def admit(self, job_id: str, limit: int | None) -> bool:
+        """Give a queued job its slot; False if it is not queued any more, or ``limit`` jobs are active."""
         with self.transaction():
+            if limit is not None and self.count_active() >= limit:
+                return False
             query = "UPDATE jobs SET phase='intent', message='' WHERE job_id=? AND phase='queued'"
             if self._db.execute(query, (job_id,)).rowcount == 0:
                 return False
@@ -265,14 +288,33 @@ class Store:
             return int(self._db.execute(query, [phase.value for phase in ACTIVE]).fetchone()[0])
 
     def events(self, job_id: str) -> list[Event]:
-        """Return a job's history, oldest first."""
+        """Return a job's history, oldest first: what its columns tell and what was noted besides."""
+        row = self.get(job_id)
+        if row is None:
+            return []
         with self._lock, _translated(self.path):
-            rows = self._db.execute("SELECT at, kind, message FROM events WHERE job_id=? ORDER BY rowid", (job_id,))
-            return [Event(at=at, kind=kind, message=message) for at, kind, message in rows]
+            query = "SELECT at, kind, message FROM events WHERE job_id=? ORDER BY rowid"
+            events = [Event(at=at, kind=kind, message=words) for at, kind, words in self._db.execute(query, (job_id,))]
+        first = (
+            "queued" if any(event.kind == "admitted" for event in events) or row.phase is Phase.QUEUED else "launching"
+        )
+        told = [
+            (row.created_at, first, f"on {row.backend}"),
+            (row.launched_at, "launched", ""),
+            (row.started_at, "running", ""),
+        ]
+        if row.result is not None:
+            words = f"{row.result.state} ({row.result.reason}): {row.result.message}"
+            told.append((row.ended_at, "ended", words))
+        events += [Event(at=at, kind=kind, message=words) for at, kind, words in told if at is not None]
+        return sorted(events, key=lambda event: event.at)
 
     def _select(self, where: str, values: Sequence[Any]) -> list[JobRow]:
         with self._lock, _translated(self.path):
             cursor = self._db.cursor()
             cursor.row_factory = _row
             columns = ", ".join(_COLUMNS)
-            return cursor.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608
+            try:
+                return cursor.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608
+            except (ValueError, KeyError, TypeError) as error:
+                raise _corrupt(self.path, error) from error

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from siteward.ends import JobState, Reason, Result, because, ended
 from siteward.launcher import Launcher
@@ -16,6 +16,7 @@ from siteward.request import JobRef, JobStatus
 from siteward.statedir import OwnerLock
 from siteward.store import JobRow, Phase
 
+_NO_RESULT = "the backend says no more about this end"
 _UNEXPLAINED = {
     JobState.SUCCEEDED: Reason.COMPLETED,
     JobState.FAILED: Reason.ERROR,
@@ -29,7 +30,7 @@ class Tracked:
     """One job, from the moment its driver holds its lock until it is done.
 
     ``changed`` guards the mutable fields and is notified at each change; ``calls`` makes platform calls about
-    this job serial. ``ref`` is None until the platform has the job. ``launch`` runs a queued job's launch.
+    this job serial (a backend may publish from within one, hence reentrant). ``ref`` is None until the platform has the job. ``launch`` runs a queued job's launch.
     """
 
     job_id: str
@@ -50,6 +51,7 @@ class Tracked:
     stop_grace: float | None = None
     stop_words: str = ""
     stop_tries: int = 0
+    finish_tries: int = 0
     not_before: float = 0.0
     finishing: bool = False
     polling: bool = False
@@ -57,7 +59,7 @@ class Tracked:
     early: list[JobStatus] = Factory(list)
     future: Future[Result] = Factory(Future)
     changed: threading.Condition = Factory(threading.Condition)
-    calls: threading.Lock = Factory(threading.Lock)
+    calls: threading.RLock = Factory(threading.RLock)
 
     @classmethod
     def from_row(cls, row: JobRow, folder: Path) -> Tracked:
@@ -107,11 +109,13 @@ def settle(tracked: Tracked, status: JobStatus, now: float) -> Result:
         reason=seen.reason if seen else _UNEXPLAINED[status.state],
         exit_code=seen.exit_code if seen else 0 if status.state is JobState.SUCCEEDED else None,
         signal=seen.signal if seen else None,
-        message=(seen.message if seen else "") or status.message,
+        message=(seen.message if seen else "") or status.message or ("" if seen else _NO_RESULT),
         started_at=(seen.started_at if seen else None) or tracked.started_at,
         ended_at=(seen.ended_at if seen else None) or now,
         usage=seen.usage if seen else None,
     )
+    if seen is not None:
+        result = evolve(result, log_tail=seen.log_tail, workspace=seen.workspace)
     if tracked.stop_cause == "abort":
         return because(result, Reason.ABORTED, f"ended on request; {result.message}")
     if tracked.stop_cause == "deadline":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).expanduser().open("rb") as stream:
             data = stream.read(MAX_SIZE + 1)
-    except OSError as error:
-        raise FileError(file, [Problem("", f"cannot be read: {error.strerror or error}")]) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise FileError(file, [Problem("", f"cannot be read: {words}")]) from error
     if len(data) > MAX_SIZE:
         raise FileError(file, [Problem("", "is larger than 1 MiB; big inputs belong in the workspace")])
     try:
@@ -39,14 +41,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str) -> dict[str, Any]:
     """Parse a YAML mapping; raise :class:`Problems` with all that is wrong in it."""
     try:
-        _refuse_aliases_and_depth(text)
+        _refuse_what_hides(text)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise Problems([Problem(where, f"is not valid YAML: {error.problem or error.context}")]) from error
     except yaml.YAMLError as error:
-        raise Problems([Problem("", f"is not valid YAML: {error}")]) from error
+        words = " ".join(str(error).split())
+        raise Problems([Problem("", f"is not valid YAML: {words}")]) from error
     problems: list[Problem] = []
     value = _plain(root, "", problems)
     if not problems and not isinstance(value, dict):
@@ -56,12 +59,14 @@ def parse_yaml(text: str) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _refuse_aliases_and_depth(text: str) -> None:
+def _refuse_what_hides(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
         if isinstance(event, yaml.AliasEvent):
             raise Problems([Problem(line, f"aliases (*{event.anchor}) are not allowed; write the value out")])
+        if tag := getattr(event, "tag", None):
+            raise Problems([Problem(line, f"tags ({tag}) are not allowed; quote what is meant as text")])
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -73,14 +78,15 @@ def _refuse_aliases_and_depth(text: str) -> None:
 def _plain(node: yaml.Node | None, path: str, problems: list[Problem]) -> Any:
     if node is None:
         return None
-    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+    if isinstance(node, yaml.SequenceNode):
         return [_plain(item, f"{path}[{index}]", problems) for index, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+    if isinstance(node, yaml.MappingNode):
         return _plain_mapping(node, path, problems)
-    if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_TAG):
-        return _plain_scalar(node)
-    problems.append(Problem(path, f"the tag {node.tag} is not allowed"))
-    return None
+    assert isinstance(node, yaml.ScalarNode)
+    value = _plain_scalar(node)
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.append(Problem(path, f"expected a finite number, got {node.value}"))
+    return value
 
 
 def _plain_mapping(node: yaml.MappingNode, path: str, problems: list[Problem]) -> dict[str, Any]:

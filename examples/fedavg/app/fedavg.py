@@ -109,7 +109,7 @@ def read_data() -> tuple[Array, Array]:
         malignant = [float(row.pop("diagnosis") == "M") for row in rows]
         return np.array([list(map(float, row.values())) for row in rows]), np.array(malignant)
     except (OSError, ValueError, KeyError) as error:
-        raise FedavgError(f"cannot read the site's data (DATA_FILE): {error!r}") from error
+        raise FedavgError(f"cannot read {path} (DATA_FILE): {type(error).__name__}: {error}") from error
 
 
 def probabilities(weights: Array, measures: Array) -> Array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import signal
 import sys
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from siteward.job import Job
@@ -15,23 +17,28 @@ from siteward.plugins import BACKENDS, Plugins
 from siteward.site import Site
 
 
-def locate(plugin: type) -> dict[str, str]:
-    """Say where a backend's class can be found by another process."""
-    module = sys.modules[plugin.__module__]
-    return {"module": plugin.__module__, "file": str(module.__file__), "name": plugin.__qualname__}
+def locate(plugin: type) -> dict[str, Any]:
+    """Say where a backend's class can be found by another process, also if no import path leads there."""
+    name = plugin.__module__
+    parents = [name[:end] for end, letter in enumerate(name) if letter == "."]
+    packages = {parent: list(sys.modules[parent].__path__) for parent in parents if parent in sys.modules}
+    return {"module": name, "file": sys.modules[name].__file__, "packages": packages, "class": plugin.__qualname__}
 
 
-def load(place: dict[str, str]) -> Any:
+def load(place: Mapping[str, Any]) -> Any:
     """Return the class that :func:`locate` described, importing its module by name or else by its file."""
     try:
         found: Any = importlib.import_module(place["module"])
     except ImportError:
-        spec = importlib.util.spec_from_file_location(place["module"], place["file"])
+        for name, path in place["packages"].items():
+            package = sys.modules[name] = ModuleType(name)
+            package.__path__ = path
+        spec = spec_from_file_location(place["module"], place["file"])
         assert spec is not None
         assert spec.loader is not None
-        found = sys.modules[place["module"]] = importlib.util.module_from_spec(spec)
+        found = sys.modules[place["module"]] = module_from_spec(spec)
         spec.loader.exec_module(found)
-    for name in place["name"].split("."):
+    for name in place["class"].split("."):
         found = getattr(found, name)
     return found
 

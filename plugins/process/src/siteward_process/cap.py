@@ -65,5 +65,3 @@ def drop_middle(path: str, limit: int, dropped: list[int]) -> None:
             dropped[0] = end
     finally:
         os.close(fd)
-
-

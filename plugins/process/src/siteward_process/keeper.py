@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import heapq
 import os
 import select
@@ -18,14 +17,17 @@ import socket
 import time
 from collections.abc import Callable
 
-from siteward_process import cap, linux, proc, spawn, wire
+from siteward_process import cap, linux, wire
 from siteward_process.jobs import Jobs, Refused
 from siteward_process.journal import Journal, Record
 from siteward_process.limits import Cgroups
+from siteward_process.live import record_key
+from siteward_process.spawn import Spawner, ignored_signals
 
-# How long a keeper without jobs waits for the next client; the first one is sure to come.
-LINGER = 1.0
-_MAX_BACKLOG = 32 * 2**20
+# How long a keeper without jobs waits for its next client, and for its first, who is sure to come.
+LINGER = 0.25
+_FIRST_WITHIN = 5.0
+_MAX_BACKLOG = 8 * 2**20
 
 
 class Connection:
@@ -35,7 +37,7 @@ class Connection:
         self.sock = sock
         self.frames = wire.Frames()
         self.waiting = bytearray()
-        self.watching = False
+        self.watching: str | None = None
         self.greeted = False
 
 
@@ -47,22 +49,22 @@ class Keeper:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
         self._connections: dict[int, Connection] = {}
-        self._idle_since = time.monotonic()
-        self._asked_to_leave = False
+        self._idle_since = time.monotonic() + _FIRST_WITHIN
         self._directory = directory_fd
         self._listener = self._listen()
         self._wake = self._catch_signals()
         self._cgroups = Cgroups(name)
-        self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, ignored, self)
+        self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, Spawner(ignored), self)
         self._outputs = self._jobs.cap.fd
         for fd in (self._listener.fileno(), self._wake.fileno(), self._outputs):
             if fd is not None:
                 self._epoll.register(fd, select.EPOLLIN)
+        self._cgroups.remove_stale()
         self._jobs.adopt()
 
     def _listen(self) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(wire.SOCKET, dir_fd=self._directory)  # noqa: PTH108
+            os.unlink(wire.SOCKET, dir_fd=self._directory)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # A path through the folder's descriptor is short however long the folder's own path is (unix(7): 108 bytes).
         listener.bind(f"/proc/self/fd/{self._directory}/{wire.SOCKET}")
@@ -77,11 +79,7 @@ class Keeper:
         self._wake_write = write
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.signal(signal.SIGTERM, self._on_term)
         return wake
-
-    def _on_term(self, _number: int, _frame: object) -> None:
-        self._asked_to_leave = True
 
     # --- what the jobs need ---------------------------------------------------------------------------------
 
@@ -94,7 +92,7 @@ class Keeper:
         """Tell every watching client of a job's end."""
         data = wire.pack({"job": record})
         for connection in list(self._connections.values()):
-            if connection.watching:
+            if connection.watching in ("", record_key(record)):
                 self._send(connection, data)
 
     def wait_for(self, pidfd: int) -> None:
@@ -109,16 +107,12 @@ class Keeper:
             self._turn()
         # From here on nobody finds the socket; whoever is in its queue is cut off before a word was said,
         # and starts another keeper.
-        os.unlink(wire.SOCKET, dir_fd=self._directory)  # noqa: PTH108
+        os.unlink(wire.SOCKET, dir_fd=self._directory)
         self._listener.close()
 
     def _may_leave(self) -> bool:
-        if self._jobs.live:
-            self._asked_to_leave = False
-            return False
-        if self._asked_to_leave:
-            return True
-        return not self._connections and time.monotonic() - self._idle_since >= LINGER
+        quiet = not self._connections and not self._jobs.live
+        return quiet and time.monotonic() - self._idle_since >= LINGER
 
     def _timeout(self) -> float:
         now = time.monotonic()
@@ -142,7 +136,7 @@ class Keeper:
             elif fd == self._outputs:
                 self._epoll.modify(fd, 0)
                 self.later(cap.INTERVAL, self._check_outputs)
-            elif self._jobs.pidfd_ready(fd):
+            elif self._jobs.survivor_ended(fd):
                 self._epoll.unregister(fd)
         if children:
             self._jobs.reap()
@@ -171,7 +165,7 @@ class Keeper:
             if events & select.EPOLLOUT:
                 self._flush(connection)
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-                data = connection.sock.recv(2**18)
+                data = connection.sock.recv(2**16)
                 if not data:
                     raise ConnectionResetError
                 for message in connection.frames.feed(data):
@@ -208,10 +202,11 @@ class Keeper:
             case "list":
                 return {"jobs": self._jobs.records()}
             case "watch":
-                connection.watching = True
+                # One job, or with an empty key all of them: what is known first, then each end as it comes.
+                connection.watching = message["key"]
                 for record in self._jobs.records():
-                    self._send(connection, wire.pack({"job": record}))
-                self._send(connection, wire.pack({"watching": True}))
+                    if message["key"] in ("", record_key(record)):
+                        self._send(connection, wire.pack({"job": record}))
                 return None
             case "check":
                 return {"pid": os.getpid(), "cgroup": self._cgroups.version, "blocked": self._cgroups.blocked}
@@ -245,7 +240,8 @@ class Keeper:
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
-        if fd >= 0 and self._connections.pop(fd, None):
+        if fd >= 0 and fd in self._connections:
+            del self._connections[fd]
             self._epoll.unregister(fd)
             connection.sock.close()
         if not self._connections:
@@ -263,7 +259,7 @@ def main(directory: str) -> None:
         if directory_fd is None:
             os.write(ready, b"busy")
             return
-        keeper = Keeper(directory_fd, _name_of(directory_fd), spawn.ignored_signals())
+        keeper = Keeper(directory_fd, _name_of(directory_fd), ignored_signals())
     except BaseException as error:
         os.write(ready, f"{type(error).__name__}: {error}".encode())
         raise
@@ -284,7 +280,6 @@ def _detach(directory: str, ready: int) -> int | None:
         os._exit(0)
     os.setsid()
     os.chdir("/")
-    os.umask(0o077)
     lock = os.open(wire.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,13 +287,16 @@ def _detach(directory: str, ready: int) -> int | None:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return None
         raise
-    log = os.open(wire.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
+    log = os.open(
+        wire.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd
+    )
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for source, target in ((null, 0), (null, 1), (log, 2)):
         os.dup2(source, target, inheritable=False)
     os.close(log)
     os.close(null)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # It leaves by itself when nothing is left; until then only KILL ends it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linux.become_subreaper()
     return directory_fd
@@ -307,5 +305,4 @@ def _detach(directory: str, ready: int) -> int | None:
 def _name_of(directory_fd: int) -> str:
     """Return a name for this keeper's cgroups that no other keeper on the machine has."""
     status = os.fstat(directory_fd)
-    digest = hashlib.sha256(f"{proc.boot_id()} {status.st_dev} {status.st_ino}".encode()).hexdigest()
-    return f"siteward-{digest[:12]}"
+    return f"siteward-{status.st_dev:x}-{status.st_ino:x}"

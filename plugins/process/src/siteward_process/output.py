@@ -35,13 +35,13 @@ def is_too_long(size: int, limit: int) -> bool:
 def compact(path: str, limit: int) -> None:
     """Rewrite an output that is past its limit as head, a line that says what was dropped, and tail."""
     try:
+        if not is_too_long(os.stat(path).st_size, limit):  # noqa: PTH116
+            return
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    except FileNotFoundError:
         return
     try:
         size = os.fstat(source).st_size
-        if not is_too_long(size, limit):
-            return
         begin, end = middle(size, limit)
         draft = path + ".new"
         target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+_CACHE_SIZE = 1000
 
 
 class SpawnFailed(Exception):
@@ -23,59 +25,72 @@ def ignored_signals() -> list[signal.Signals]:
     return [each for each in signal.Signals if signal.getsignal(each) is signal.SIG_IGN]
 
 
-def spawn(
-    argv: Sequence[str],
-    environment: Mapping[str, str],
-    directory: str,
-    stdin: int,
-    output: int,
-    ignored: Sequence[signal.Signals] = (),
-) -> int:
-    """Start a program in its own session and return its process id; SpawnFailed when it cannot be.
+class Spawner:
+    """Starts programs, each in its own session, with no file descriptor but 0 (which is empty), 1 and 2."""
 
-    It begins with the default for every signal, none blocked, and no file descriptor but 0, 1 and 2. The
-    caller's own working directory is changed: there must be no other thread that minds.
+    def __init__(self, ignored: list[signal.Signals]) -> None:
+        self._ignored = ignored
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._found: dict[tuple[str, str], str] = {}
+
+    def spawn(self, argv: list[str], environment: Mapping[str, str], directory: str, output: int) -> int:
+        """Start a program and return its process id; SpawnFailed when it cannot be.
+
+        It begins with the default for every signal and none blocked. This process's own working directory is
+        changed meanwhile: there must be no other thread that minds.
+        """
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise SpawnFailed(
+                f"the job directory {directory!r} cannot be entered: {error.strerror}. Create it."
+            ) from error
+        program = argv[0]
+        try:
+            program = find_program(program, environment.get("PATH", DEFAULT_PATH), self._found)
+            return os.posix_spawn(
+                program,
+                argv,
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self._null, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=self._ignored,
+            )
+        except (OSError, ValueError) as error:
+            raise _explain(error, program) from error
+        finally:
+            os.chdir("/")
+
+
+def find_program(name: str, path: str, cache: dict[tuple[str, str], str] | None = None) -> str:
+    """Return the file that ``name`` means: itself when it holds a slash, else the first on ``path`` that can run.
+
+    ``cache`` remembers what was found, as shells do; what cannot run any more is looked up again.
     """
-    try:
-        os.chdir(directory)
-    except OSError as error:
-        raise SpawnFailed(f"the job directory {directory!r} cannot be entered: {error.strerror}. Create it.") from error
-    program = argv[0]
-    try:
-        program = find_program(program, environment.get("PATH", DEFAULT_PATH))
-        return os.posix_spawn(
-            program,
-            argv,
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, stdin, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=ignored,
-        )
-    except (OSError, ValueError) as error:
-        raise _explain(error, program) from error
-    finally:
-        os.chdir("/")
-
-
-def find_program(name: str, path: str) -> str:
-    """Return the file that ``name`` means: itself when it holds a slash, else the first on ``path`` that can run."""
     if not name:
         raise SpawnFailed("the command is empty. Give the program to run.", 127)
     if "/" in name:
         return name
+    known = cache.get((name, path)) if cache else None
+    if known and os.access(known, os.X_OK):
+        return known
     blocked = None
     for folder in path.split(":"):
-        candidate = os.path.join(folder or ".", name)  # noqa: PTH118
-        if os.path.isdir(candidate):  # noqa: PTH112
-            continue
+        candidate = f"{folder or '.'}/{name}"
         if os.access(candidate, os.X_OK):
+            if os.path.isdir(candidate):  # noqa: PTH112
+                continue
+            if cache is not None and all(each.startswith("/") for each in path.split(":")):
+                if len(cache) > _CACHE_SIZE:
+                    cache.clear()
+                cache[name, path] = candidate
             return candidate
-        if blocked is None and os.path.lexists(candidate):
+        if blocked is None and os.path.isfile(candidate):  # noqa: PTH113
             blocked = candidate
     if blocked:
         raise SpawnFailed(f"{blocked!r} is not executable. Make it so with chmod +x.", 126)
@@ -96,9 +111,15 @@ def _explain(error: OSError | ValueError, name: str) -> SpawnFailed:
             )
         return SpawnFailed(f"command {name!r} was not found. Check the path; it is relative to the job directory.", 127)
     if error.errno == errno.ENOEXEC:
-        return SpawnFailed(f"{name!r} is not a program for this machine, or a script without a #! line. Add the line.", 126)
+        return SpawnFailed(
+            f"{name!r} is not a program for this machine, or a script without a #! line. Add the line.", 126
+        )
     if error.errno == errno.EACCES:
-        return SpawnFailed(f"{name!r} cannot be executed: it is a folder, or not executable. chmod +x makes it so.", 126)
+        return SpawnFailed(
+            f"{name!r} cannot be executed: it is a folder, or not executable. chmod +x makes it so.", 126
+        )
     if error.errno == errno.E2BIG:
-        return SpawnFailed("the command and its environment are longer than the system takes. Put them into a file.", 126)
+        return SpawnFailed(
+            "the command and its environment are longer than the system takes. Put them into a file.", 126
+        )
     return SpawnFailed(f"{name!r} could not be started: {error.strerror}.")

@@ -23,7 +23,7 @@ class Launching:
     @needs(files=True)
     def test_launch_does_not_wait_for_the_job(self, kit: Kit) -> None:
         """Launch returns while the job still runs."""
-        handle = kit.launch(kit.site(), kit.argv("wait"))
+        handle = kit.launch(kit.site(), kit.argv("wait"), name="patient")
         kit.reached(handle)
         kit.release(handle)
         assert kit.result(handle).state is JobState.SUCCEEDED

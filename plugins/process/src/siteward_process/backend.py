@@ -1,0 +1,305 @@
+"""The hooks: jobs as processes of this machine, started and kept by the site's keeper."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from siteward import (
+    BackendError,
+    Context,
+    Finding,
+    JobRef,
+    JobRequest,
+    JobState,
+    JobStatus,
+    LaunchRefused,
+    LaunchUncertain,
+    Publish,
+    Reason,
+    Result,
+    Unreachable,
+    Usage,
+    ended,
+    hookimpl,
+)
+from siteward_process import wire
+from siteward_process.client import Address, KeeperClient, Lost, Subscription
+from siteward_process.journal import key_of
+from siteward_process.reading import read_output
+
+_BASE_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER")
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_SMALLEST_LOG = 64 * 1024
+
+
+def _check_python(path: str) -> str | None:
+    return None if shutil.which(path) else f"no executable {path!r} is on this machine"
+
+
+def _check_log_size(size: int) -> str | None:
+    return None if size >= _SMALLEST_LOG else f"expected at least {_SMALLEST_LOG} bytes, got {size}"
+
+
+def _check_count(value: int) -> str | None:
+    return None if value >= 1 else f"expected at least 1, got {value}"
+
+
+def _check_names(names: tuple[str, ...]) -> str | None:
+    wrong = [name for name in names if not name or "=" in name or name.startswith("SITEWARD_")]
+    return f"expected names of environment variables, got {wrong[0]!r}" if wrong else None
+
+
+class Backend:
+    """Runs each job as one process in its own session. It starts nothing until the first job."""
+
+    api = 1
+
+    @frozen(kw_only=True)
+    class JobOptions:
+        """What a job may ask of this backend: nothing beyond its command and resources."""
+
+    @frozen(kw_only=True)
+    class SiteOptions:
+        """What the site sets."""
+
+        python_path: str = field(
+            default=sys.executable or "python3",
+            metadata={
+                "help": "Python of jobs that name a module; by default the one that runs siteward",
+                "check": _check_python,
+            },
+        )
+        inherit_env: tuple[str, ...] = field(
+            default=(),
+            metadata={
+                "help": "variables that jobs get from siteward's own environment, besides " + ", ".join(_BASE_ENV),
+                "check": _check_names,
+            },
+        )
+        max_log_size: int = field(
+            default=64 * 2**20,
+            metadata={"help": "bytes of output kept of a job; past it the middle is dropped", "check": _check_log_size},
+        )
+        max_cpus: int | None = field(
+            default=None,
+            metadata={
+                "help": "most CPUs a job may ask for, and the limit of jobs that ask for none",
+                "check": _check_count,
+            },
+        )
+        max_memory: int | None = field(
+            default=None,
+            metadata={
+                "help": "most bytes of memory a job may ask for, and the limit of jobs that ask for none",
+                "check": _check_count,
+            },
+        )
+
+    @frozen(kw_only=True)
+    class StudyOptions:
+        """What a study of the site adds: nothing."""
+
+    def __init__(self, context: Context, options: Backend.SiteOptions) -> None:
+        self._context = context
+        self._options = options
+        self._directory = Path(context.directory).absolute()
+        self._address = Address(self._directory)
+        self._keeper = KeeperClient(self._address)
+        self._publish: Publish | None = None
+        self._subscription: Subscription | None = None
+
+    # --- the job --------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def siteward_launch_job(self, request: JobRequest) -> JobRef:
+        """Have the keeper start the job's command; a command that cannot be started has an end at once."""
+        cpus, memory = self._limits(request)
+        message = {
+            "do": "launch",
+            "id": request.job_id,
+            "attempt": request.attempt,
+            "argv": request.argv(self._options.python_path, request.job_dir),
+            "env": self._environment(request),
+            "dir": str(request.job_dir),
+            "log": str(request.log_file),
+            "cap": self._options.max_log_size,
+            "cpus": cpus,
+            "memory": memory,
+        }
+        try:
+            answer = self._keeper.ask(message)
+        except Lost as error:
+            ref = self._ref(
+                {"id": request.job_id, "attempt": request.attempt, "dir": message["dir"], "log": message["log"]}
+            )
+            raise LaunchUncertain(ref, f"the keeper was lost as it started the job: {error}") from error
+        except (BackendError, ValueError) as error:
+            raise LaunchRefused(str(error)) from error
+        if "job" not in answer:
+            raise LaunchRefused(str(answer.get("refused") or answer.get("error")))
+        ref = self._ref(answer["job"])
+        if self._publish is not None and "end" not in answer["job"]:
+            self._publish(ref, JobStatus(state=JobState.RUNNING))
+        return ref
+
+    @hookimpl
+    def siteward_poll_job(self, ref: JobRef) -> JobStatus:
+        """Ask the keeper; a job that neither it nor the process table knows is lost."""
+        try:
+            answer = self._keeper.ask({**self._name(ref), "do": "poll"})
+        except (BackendError, Lost) as error:
+            return JobStatus(state=JobState.RUNNING, reachable=False, message=str(error))
+        record = answer["job"]
+        if record is None:
+            result = ended(
+                reason=Reason.BACKEND_LOST, message="no process of this job is left, and nobody saw how it ended"
+            )
+            return JobStatus(state=result.state, result=result)
+        return _status(record)
+
+    @hookimpl
+    def siteward_terminate_job(self, ref: JobRef, grace: float) -> None:
+        """TERM to the job and all it started; KILL after ``grace`` seconds, sent by the keeper."""
+        try:
+            self._keeper.ask({**self._name(ref), "do": "terminate", "grace": grace})
+        except Lost as error:
+            raise Unreachable(str(error)) from error
+
+    @hookimpl
+    def siteward_watch_jobs(self, publish: Publish) -> None:
+        """Publish each end as the keeper tells of it."""
+        self._publish = publish
+        self._subscription = Subscription(self._address, self._tell, publish.failed)
+
+    def _tell(self, record: wire.Message) -> None:
+        if self._publish is not None:
+            self._publish(self._ref(record), _status(record))
+
+    @hookimpl
+    def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
+        """Read the file that the job writes to."""
+        return read_output(
+            str(ref.data["log"]),
+            follow=follow,
+            tail=tail,
+            has_ended=lambda: self._has_ended(ref),
+            listen=lambda: self._listen(ref),
+        )
+
+    def _has_ended(self, ref: JobRef) -> bool:
+        return self.siteward_poll_job(ref).state.ended
+
+    def _listen(self, ref: JobRef) -> socket.socket:
+        sock = self._address.connect()
+        sock.sendall(wire.pack({"do": "watch", "key": key_of(ref.job_id, ref.attempt)}))
+        return sock
+
+    # --- the site -------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def siteward_list_jobs(self) -> list[JobRef]:
+        """Return what the keeper keeps: jobs that run, and those that ended and were not removed."""
+        try:
+            records = self._keeper.ask({"do": "list"})["jobs"]
+        except Lost as error:
+            raise Unreachable(str(error)) from error
+        return [self._ref(record) for record in records]
+
+    @hookimpl
+    def siteward_remove_job(self, ref: JobRef) -> None:
+        """Let the keeper forget the job's end."""
+        message = {**self._name(ref), "do": "forget"}
+        if not self._keeper.tell(message) and (self._directory / wire.JOURNAL).exists():
+            try:
+                self._keeper.ask({"do": "check"})
+            except Lost as error:
+                raise Unreachable(str(error)) from error
+            self._keeper.tell(message)
+
+    @hookimpl
+    def siteward_render_job(self, request: JobRequest) -> object:
+        """Return what would be run."""
+        cpus, memory = self._limits(request)
+        return {
+            "argv": request.argv(self._options.python_path, request.job_dir),
+            "cwd": str(request.job_dir),
+            "env": self._environment(request),
+            "log": str(request.log_file),
+            "limits": {"num_of_cpus": cpus, "memory": memory, "max_log_size": self._options.max_log_size},
+        }
+
+    @hookimpl
+    def siteward_check_backend(self) -> list[Finding]:
+        """Look at the keeper, the directory, Python and what can be enforced."""
+        from siteward_process.check import check_machine
+
+        return check_machine(self._directory, self._options.python_path, self._keeper)
+
+    @hookimpl
+    def siteward_close_backend(self) -> None:
+        """Hang up. Jobs and keeper go on."""
+        if self._subscription is not None:
+            self._subscription.close()
+        self._publish = None
+        self._keeper.close()
+
+    # --- in between -----------------------------------------------------------------------------------------
+
+    def _limits(self, request: JobRequest) -> tuple[int | None, int | None]:
+        asked = request.resources
+        caps = self._options
+        for what, wanted, cap in (
+            ("CPUs", asked.num_of_cpus, caps.max_cpus),
+            ("bytes of memory", asked.memory, caps.max_memory),
+        ):
+            if wanted is not None and cap is not None and wanted > cap:
+                raise LaunchRefused(
+                    f"the job asks for {wanted} {what}, the site allows {cap}. Ask for less in resource_spec."
+                )
+        return asked.num_of_cpus or caps.max_cpus, asked.memory or caps.max_memory
+
+    def _environment(self, request: JobRequest) -> dict[str, str]:
+        mine = os.environ
+        base = {name: mine[name] for name in (*_BASE_ENV, *self._options.inherit_env) if name in mine}
+        return {"PATH": _DEFAULT_PATH, **base, **request.environment(request.job_dir)}
+
+    def _ref(self, record: Mapping[str, Any]) -> JobRef:
+        data = {name: record.get(name) for name in ("pid", "start", "boot", "dir", "log", "cap", "t0")}
+        return JobRef(
+            site=self._context.site,
+            backend=self._context.backend,
+            job_id=record["id"],
+            attempt=record["attempt"],
+            data=data,
+        )
+
+    def _name(self, ref: JobRef) -> dict[str, Any]:
+        return {**ref.data, "id": ref.job_id, "attempt": ref.attempt}
+
+
+def _status(record: Mapping[str, Any]) -> JobStatus:
+    if record.get("end") is None:
+        return JobStatus(state=JobState.RUNNING)
+    result = _result(record, record["end"])
+    return JobStatus(state=result.state, result=result)
+
+
+def _result(record: Mapping[str, Any], end: Mapping[str, Any]) -> Result:
+    result = ended(
+        reason=Reason(end["reason"]) if end["reason"] else None,
+        exit_code=end["exit"],
+        signal=end["signal"],
+        message=end["message"],
+        started_at=record["t0"],
+        ended_at=end["at"],
+        usage=None if end["cpu"] is None else Usage(cpu_seconds=end["cpu"], peak_memory=end["memory"]),
+    )
+    return evolve(result, message="; ".join([result.message, *end["notes"]])) if end["notes"] else result

@@ -1,0 +1,13 @@
+"""What the tests of the core share."""
+
+import pytest
+
+from .cli_kit import Cli
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """The command line, with a folder of its own for sites and jobs; no job outlives the test."""
+    cli = Cli(tmp_path)
+    yield cli
+    cli.close()
