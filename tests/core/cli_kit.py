@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def until(condition, timeout=30):
     return value
 
 
+def live_jobs(store):
+    """Return the jobs of a store that have not ended; much faster than asking ``ps``."""
+    with closing(sqlite3.connect(store)) as db:
+        rows = db.execute("SELECT job_id FROM jobs WHERE state IN ('PENDING', 'RUNNING')").fetchall()
+    return [job_id for (job_id,) in rows]
+
+
 class Cli:
     """Runs ``siteward`` with files in its own folder."""
 
@@ -95,7 +103,8 @@ class Cli:
         self.add_plugin("resources", "units", "cli_plugins:Units")
         (plugins / "cli_plugins.py").write_text(PLUGINS)
         paths = [str(plugins), str(CONTRACT), os.environ.get("PYTHONPATH", "")]
-        keep = {name: value for name, value in os.environ.items() if not name.startswith("SITEWARD_")}
+        # Compiling siteward anew for each command would take longer than all that the commands do.
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(("SITEWARD_", "PYTHONDONT"))}
         self.env = {**keep, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HOME": str(folder), "TERM": "dumb"}
 
     def add_plugin(self, group, name, value):
@@ -164,9 +173,6 @@ class Cli:
                 process.kill()
             process.communicate()
         for store in self.folder.glob("state/*/siteward.db"):
-            with sqlite3.connect(store) as db:
-                rows = db.execute("SELECT job_id FROM jobs WHERE state IN ('PENDING', 'RUNNING')").fetchall()
-            db.close()
-            for (job_id,) in rows:
+            for job_id in live_jobs(store):
                 self("stop", job_id, "--grace", 0, "--site", self.folder / f"{store.parent.name}.yaml")
         until(lambda: not self.drivers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from logging import Logger
@@ -106,7 +107,10 @@ class Finisher:
                 workspace = answer or "lost"
             if launcher.has("read_logs") and not tracked.log_file.exists():
                 self._retry(tracked, "save the log", lambda: _save_log(tracked))
-        return evolve(result, workspace=workspace, log_tail=result.log_tail or read_tail(tracked.log_file))
+        log_tail = result.log_tail or read_tail(tracked.log_file)
+        if (workspace, log_tail) == (result.workspace, result.log_tail):
+            return result
+        return evolve(result, workspace=workspace, log_tail=log_tail)
 
     def _retry(self, tracked: Tracked, what: str, step: Callable[[], T]) -> T | None:
         """Run a step until it works; give up on errors after a few tries, on an outage after some minutes."""
@@ -180,14 +184,16 @@ def _caller(impl: pluggy.HookImpl) -> Call:
 def read_tail(path: Path) -> str:
     """Return the last lines of a file, at most 8 KiB; empty if there is none."""
     try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            if not size:
-                return ""
-            stream.seek(max(0, size - TAIL_BYTES))
-            data = stream.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return ""
+    try:
+        size = os.fstat(fd).st_size
+        data = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES)) if size else b""
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
     return "\n".join(data.decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siteward.ends import JobState, Result
+from siteward.errors import StoreError
 from siteward.request import JobRef, JobStatus
 from siteward.statedir import OwnerLock
 
@@ -98,7 +100,10 @@ class Handle:
                 now = self.state
                 if now is state or self._entered(state):
                     return True
-                if now.ended or self._tracked.future.done():
+                if self._tracked.future.done():
+                    self._tracked.future.result()  # raises when the site was closed
+                    return False
+                if now.ended:
                     return False
                 left = None if give_up is None else give_up - time.monotonic()
                 if left is not None and left <= 0:
@@ -172,24 +177,41 @@ class Handle:
             if not self._is_foreign() or self._following:
                 return
             self._following = True
+        self._parts.driver.followed.add(self._tracked)
+        if self._parts.driver.closed:
+            self._parts.driver.leave(self._tracked)
+            return
         name = f"siteward-follow-{self.job_id}"
         threading.Thread(target=self._take_over, kwargs={"wait": True}, name=name, daemon=True).start()
 
     def _take_over(self, *, wait: bool) -> None:
-        tracked = self._tracked
+        tracked, driver = self._tracked, self._parts.driver
         try:
-            lock = OwnerLock(tracked.folder)
-            if not lock.acquire(wait=wait):
-                lock.release()
-                return
-            if tracked.lock is not None or tracked.future.done() or self._parts.driver.closed:
-                lock.release()
-                return
+            self._take_lock(wait)
+        except Exception as error:
+            if isinstance(error, OSError):
+                error = StoreError(f"job {self.job_id}: its folder cannot be used: {error}")
+            self._parts.log.warning("job %s cannot be taken over: %s", self.job_id, error)
+            if wait:
+                with suppress(InvalidStateError):
+                    tracked.future.set_exception(error)
+        finally:
+            if wait:
+                driver.followed.discard(tracked)
+
+    def _take_lock(self, wait: bool) -> None:
+        tracked, driver = self._tracked, self._parts.driver
+        lock = OwnerLock(tracked.folder)
+        if not lock.acquire(wait=wait):
+            lock.release()
+        elif driver.closed:
+            lock.release()
+            driver.leave(tracked)
+        elif tracked.lock is not None or tracked.future.done():
+            lock.release()
+        else:
             tracked.lock = lock
             self._adopt(tracked)
-        except Exception as error:
-            if wait and not tracked.future.done():
-                tracked.future.set_exception(error)
 
 
 def _mirror(future: Future[Result]) -> Future[Result]:

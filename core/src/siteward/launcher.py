@@ -91,6 +91,7 @@ class Launcher:
         plugins.register_backend(self.manager, backend, self.name)
         self._hook = self.manager.hook
         self.hooks = backend_hooks(self._class)
+        self._defaults: Any = None
 
     def _options(self, kind: str) -> type:
         return getattr(self._class, kind, NoOptions)
@@ -105,6 +106,13 @@ class Launcher:
 
     def job_options(self, block: Mapping[str, Any], resources: PortableResources) -> Any:
         """Read and resolve what a job asks of this backend; OptionsRefused with everything it may not ask."""
+        if not block:
+            if self._defaults is None:
+                self._defaults = self._read_options(block, resources)
+            return self._defaults
+        return self._read_options(block, resources)
+
+    def _read_options(self, block: Mapping[str, Any], resources: PortableResources) -> Any:
         kind = self._options("JobOptions")
         try:
             options: Any = build(kind, block)

@@ -29,12 +29,12 @@ class Loop:
     ``name`` is the driver's: other processes reach it with :func:`wake`. The thread starts with the first use.
     """
 
-    def __init__(self, drivers: Path, on_request: Callable[[], None], log: Logger) -> None:
+    def __init__(self, drivers: Path, on_request: Callable[[], object], log: Logger) -> None:
         self.name = uuid.uuid4().hex
         self._path = drivers / self.name
         self._on_request = on_request
         self._log = log
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._fd = -1
@@ -54,7 +54,7 @@ class Loop:
                 self._thread = threading.Thread(target=self._run, name=f"siteward-{self.name[:8]}", daemon=True)
                 self._thread.start()
 
-    def call_later(self, delay: float, function: Callable[[], None]) -> None:
+    def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run a function in this thread after ``delay`` seconds."""
         self.start()
         when = time.monotonic() + max(delay, 0)
@@ -107,14 +107,14 @@ class Loop:
             for function in self._due():
                 self._call(function)
 
-    def _due(self) -> list[Callable[[], None]]:
+    def _due(self) -> list[Callable[[], object]]:
         due = []
         with self._lock:
             while self._timers and self._timers[0][0] <= time.monotonic():
                 due.append(heapq.heappop(self._timers)[2])
         return due
 
-    def _call(self, function: Callable[[], None]) -> None:
+    def _call(self, function: Callable[[], object]) -> None:
         try:
             function()
         except Exception:

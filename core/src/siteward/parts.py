@@ -13,7 +13,7 @@ from typing import Any
 
 from siteward.config import Problems
 from siteward.driver import Driver
-from siteward.errors import BackendError, FileError, PluginError, Problem
+from siteward.errors import BackendError, FileError, PluginError, Problem, StoreError
 from siteward.finishing import Finisher
 from siteward.launcher import Launcher
 from siteward.manager import ResourceManager
@@ -22,7 +22,7 @@ from siteward.plugins import Plugins
 from siteward.request import Context
 from siteward.sitefile import SiteFile
 from siteward.statedir import prepare as prepare_state_dir
-from siteward.store import JobRow, Phase, Store
+from siteward.store import ACTIVE, JobRow, Phase, Store
 from siteward.tracked import Tracked
 
 DEFAULT_MANAGER = "best_effort"
@@ -46,8 +46,12 @@ class SiteParts:
         self.plugins = plugins
         self.log: Logger = logging.getLogger(f"siteward.{safe_name(file.name)}")
         self.state_dir = prepare_state_dir(file.state_path())
-        self.launchers, self.manager = self._set_up()
         self.store = Store(self.state_dir)
+        try:
+            self.launchers, self.manager = self._set_up()
+        except BaseException:
+            self.store.close()
+            raise
         self.finisher = Finisher(
             site=file.name,
             store=self.store,
@@ -63,10 +67,11 @@ class SiteParts:
             poll_interval=file.poll_interval,
             log=self.log,
         )
-        self.adopt_queued: Callable[[JobRow], Tracked | None] = lambda _row: None
+        self.adopt: Callable[[JobRow], Tracked | None] = lambda _row: None
         if file.max_jobs is not None:
             self.driver.on_slot_freed = self.admit
-        self._admission = threading.Lock()
+        self._admission = threading.RLock()
+        self._waiting = False
 
     def _set_up(self) -> tuple[dict[str, Launcher], ResourceManager | None]:
         """Set up every enabled backend and the resource manager; FileError with every mistake in their blocks."""
@@ -98,7 +103,10 @@ class SiteParts:
 
     def _context(self, name: str) -> Context:
         directory = self.state_dir / "plugins" / safe_name(name)
-        directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{directory} cannot be made: {error.strerror or error}") from error
         return Context(
             site=self.file.name,
             backend=name,
@@ -116,36 +124,67 @@ class SiteParts:
         """Return where everything of a job is kept."""
         return self.state_dir / "jobs" / job_id
 
+    # --- the queue ---
+
     def admit(self, here: Tracked | None = None) -> None:
         """Start queued jobs while there are slots, oldest first; ``here`` in this thread, others in the pool."""
-        while (tracked := self._next_admitted()) is not None:
-            assert tracked.launch is not None
-            if tracked is here:
-                tracked.launch()
-            else:
-                self.driver.submit(tracked.launch)
+        try:
+            while (tracked := self._next_admitted()) is not None:
+                assert tracked.launch is not None
+                if tracked is here:
+                    tracked.launch()
+                elif not self.driver.submit(tracked.launch):
+                    with tracked.changed:
+                        tracked.phase = Phase.QUEUED
+                        self.driver.note(tracked, phase=Phase.QUEUED)
+        except StoreError as error:
+            self.log.warning("the queue cannot be read just now: %s", error)
+        self._look_again()
 
     def _next_admitted(self) -> Tracked | None:
         """Give a slot to the oldest queued job that can use it, if it is ours; wake its driver otherwise."""
         with self._admission:
-            tracked = self._take_slot()
-            if tracked is not None:
+            while not self.driver.closed and (tracked := self._take_slot()) is not None:
                 with tracked.changed:
-                    tracked.phase = Phase.INTENT
-            return tracked
+                    if not tracked.finishing:
+                        tracked.phase = Phase.INTENT
+                        return tracked
+        return None
 
     def _take_slot(self) -> Tracked | None:
-        with self.store.transaction():
-            limit = self.file.max_jobs
-            if limit is not None and self.store.count_active() >= limit:
+        limit = self.file.max_jobs
+        if limit is not None and self.store.count_active() >= limit:
+            return None
+        for row in self.store.rows([Phase.QUEUED]):
+            tracked = self.driver.tracked(row.job_id)
+            if tracked is None and self.driver.is_alive(row.driver):
+                if row.message:  # refused by the resource manager: its driver tries again when it is time
+                    continue
+                self.driver.wake(row.driver)
                 return None
-            for row in self.store.rows([Phase.QUEUED]):
-                tracked = self.driver.tracked(row.job_id)
-                if tracked is None and not self.driver.wake(row.driver):
-                    tracked = self.adopt_queued(row)
-                if tracked is None:
-                    return None
-                ready = tracked.not_before <= time.monotonic() and not tracked.finishing
-                if ready and self.store.admit(row.job_id):
-                    return tracked
+            tracked = tracked or self.adopt(row)
+            if tracked is None:
+                return None
+            ready = tracked.launch is not None and tracked.not_before <= time.monotonic()
+            if ready and not tracked.finishing and tracked.stop_cause is None and self.store.admit(row.job_id, limit):
+                return tracked
         return None
+
+    def _look_again(self) -> None:
+        """While a job of ours waits, look from time to time whether those it waits for still have a driver."""
+        with self._admission:
+            if self._waiting or self.driver.closed:
+                return
+            self._waiting = any(tracked.phase is Phase.QUEUED for tracked in self.driver.jobs())
+            if self._waiting:
+                self.driver.loop.call_later(self.file.poll_interval, self._wait_no_longer)
+
+    def _wait_no_longer(self) -> None:
+        self._waiting = False
+        try:
+            for row in self.store.rows(ACTIVE):
+                if self.driver.tracked(row.job_id) is None and not self.driver.is_alive(row.driver):
+                    self.adopt(row)
+        except Exception as error:
+            self.log.warning("jobs without a driver cannot be taken over just now: %s", error)
+        self.admit()

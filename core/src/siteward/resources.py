@@ -31,6 +31,9 @@ class PortableResources:
     memory: int | None = None
 
 
+_NOTHING = PortableResources()
+
+
 @frozen(kw_only=True)
 class Reservation:
     """A yes: units held for this job until ``expires_at`` (seconds since the epoch; None: never)."""
@@ -121,6 +124,8 @@ def portable_resources(resource_spec: Mapping[str, Any], site: str) -> PortableR
 
     Without ``@default`` a legacy nested block asks for nothing portable; with it, its ``process`` block counts.
     """
+    if not resource_spec:
+        return _NOTHING
     own = resource_spec.get(site, {})
     if _is_nested(own):
         own = own.get("process", {}) if DEFAULT_KEY in resource_spec else {}

@@ -6,6 +6,7 @@ the run is never a cause.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from siteward.job import Job
 from siteward.launching import Prepared
 from siteward.site import Site
 
+_log = logging.getLogger("siteward")
 _WORST_FIRST = (101, 103, 104, 102, 9, 1)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
@@ -48,16 +50,16 @@ class Judgement:
 def judge(
     results: Mapping[str, Result], *, cause: str | None = None, aborted: bool = False, lead: str | None = None
 ) -> Judgement:
-    """Return a run's verdict; pure. ``cause`` is the first site whose end failed or stopped the run.
+    """Return a run's verdict; pure. ``cause`` is the first site whose (filtered) report failed or stopped the run.
 
     In this order: the cause's disposition; an abort of the whole run; the lead's own end; all succeeded; the
     worst code (101, 103, 104, 102, 9, 1, then others).
     """
     if cause is not None:
         result = results[cause]
-        stopped = disposition(result.return_code) is Disposition.STOP_RUN
-        verdict = Verdict.STOPPED if stopped else Verdict.FAILED
-        return Judgement(verdict=verdict, code=int(result.return_code), cause=cause, message=_words(cause, result))
+        code = int(result.report.code if result.report is not None else result.return_code)
+        verdict = Verdict.STOPPED if disposition(code) is Disposition.STOP_RUN else Verdict.FAILED
+        return Judgement(verdict=verdict, code=code, cause=cause, message=_words(cause, result))
     if aborted:
         return Judgement(verdict=Verdict.ABORTED, code=int(ReturnCode.ABORTED), message="the run was ended on request")
     if lead is not None and lead in results:
@@ -102,7 +104,7 @@ class Run:
         self.results: dict[str, Result] = {}
         self._sites: tuple[str, ...] = ()
         self._judgement: Judgement | None = None
-        self._error: SitewardError | None = None
+        self._error: Exception | None = None
         self._cause: str | None = None
         self._aborted = False
         self._lock = threading.Lock()
@@ -146,7 +148,10 @@ class Run:
     def _end_all(self, grace: float | None = None) -> None:
         for name, handle in list(self.handles.items()):
             if name not in self.results:
-                handle.terminate(grace)
+                try:
+                    handle.terminate(grace)
+                except Exception as error:  # one site's trouble must not keep the others running
+                    _log.error("job %s at %s cannot be ended: %s", handle.job_id, name, error)
 
     def _refuse(self, message: str) -> Run:
         code = int(ReturnCode.INFRASTRUCTURE_ERROR)
@@ -199,7 +204,7 @@ class Run:
     def _ended(self, handle: Handle) -> None:
         try:
             result = handle.wait(0)
-        except SitewardError as error:
+        except Exception as error:
             self._error = error
             self._done.set()
             return

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from siteward.errors import BackendError, UnknownJob
+from siteward.adoption import Adopter
+from siteward.errors import BackendError
 from siteward.handle import Handle
 from siteward.job import Job
-from siteward.launching import Prepared, build_request, look_for, prepare
+from siteward.launcher import Launcher
+from siteward.launching import Prepared, build_request, prepare
 from siteward.parts import SiteParts
 from siteward.plugins import Plugins
 from siteward.records import Records
 from siteward.request import Finding, JobRef
 from siteward.sitefile import SiteFile
 from siteward.statedir import OwnerLock
-from siteward.store import DRIVEN, Event, JobRow, Phase
+from siteward.store import Event, JobRow, Phase
 from siteward.tracked import Tracked
 
 
@@ -46,10 +47,14 @@ class Site:
 
     def __init__(self, file: SiteFile, *, plugins: Plugins | None = None, adopt: bool = True) -> None:
         self._parts = SiteParts(file, plugins or Plugins())
-        self._parts.adopt_queued = self._adopt_queued
         self._records = Records(site=file.name, store=self._parts.store)
+        self._adopter = Adopter(self._parts)
         if adopt:
-            self._adopt_orphans()
+            try:
+                self._adopter.adopt_orphans()
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def load(cls, path: str | Path, *, plugins: Plugins | None = None, adopt: bool = True) -> Site:
@@ -141,75 +146,7 @@ class Site:
         self._parts.store.update(job_id, kind, message)
 
     def _handle(self, tracked: Tracked) -> Handle:
-        return Handle(self._parts, tracked, self._adopt)
-
-    # --- adoption ---
-
-    def _adopt_orphans(self) -> None:
-        for row in self._parts.store.rows((*DRIVEN, Phase.REPORTED)):
-            folder = self._parts.job_folder(row.job_id)
-            if not folder.is_dir():
-                continue
-            lock = OwnerLock(folder)
-            if not lock.acquire(wait=False):
-                lock.release()
-                continue
-            tracked = Tracked.from_row(row, folder)
-            tracked.lock = lock
-            self._adopt(tracked)
-
-    def _adopt(self, tracked: Tracked) -> None:
-        """Go on with a job whose lock this process has just got, from what the store says now."""
-        row = self._parts.store.get(tracked.job_id)
-        if row is None:
-            self._let_go(tracked)
-            raise UnknownJob(tracked.job_id, self.name)
-        tracked.launcher = self._parts.launchers.get(row.backend)
-        for name in ("ref", "phase", "status", "token", "started_at", "stop_cause", "stop_grace"):
-            setattr(tracked, name, getattr(row, name))
-        if row.done:
-            self._parts.driver.finish_removal(tracked, removed=row.phase is Phase.REMOVED)
-            self._let_go(tracked)
-            if not tracked.future.done() and row.result is not None:
-                tracked.future.set_result(row.result)
-            return
-        self._parts.driver.track(tracked)
-        self._parts.store.update(row.job_id, "adopted", driver=self._parts.driver.name)
-        self._resume(tracked, row)
-
-    def _let_go(self, tracked: Tracked) -> None:
-        if tracked.lock is not None:
-            tracked.lock.release()
-            tracked.lock = None
-
-    def _resume(self, tracked: Tracked, row: JobRow) -> None:
-        if tracked.launcher is None:
-            words = f"backend {row.backend!r} is not in the site file any more; enable it again to follow this job"
-            self._parts.log.warning("job %s: %s", row.job_id, words)
-            tracked.status = row.status
-        elif row.phase is Phase.QUEUED and row.job is not None:
-            prepared = self._prepare_queued(tracked, row.job)
-            tracked.launch = lambda: prepared.start_queued(tracked)
-            self._parts.driver.loop.call_later(0, self._parts.admit)
-        elif row.phase is Phase.INTENT:
-            self._parts.driver.submit(look_for, self._parts, tracked, "")
-        else:
-            self._parts.driver.resume(tracked)
-
-    def _prepare_queued(self, tracked: Tracked, data: Mapping[str, Any]) -> Prepared:
-        job = Job.from_mapping({key: value for key, value in data.items() if value is not None}, file=tracked.job_id)
-        launcher, request = build_request(self._parts, job)
-        return Prepared(parts=self._parts, job=job, launcher=launcher, request=request, reservation=None)
-
-    def _adopt_queued(self, row: JobRow) -> Tracked | None:
-        lock = OwnerLock(self._parts.job_folder(row.job_id))
-        if not lock.acquire(wait=False):
-            lock.release()
-            return None
-        tracked = Tracked.from_row(row, self._parts.job_folder(row.job_id))
-        tracked.lock = lock
-        self._adopt(tracked)
-        return tracked
+        return Handle(self._parts, tracked, self._adopter.adopt)
 
     # --- looking after the site ---
 
@@ -250,11 +187,12 @@ class Site:
 
         Orphans are jobs on a platform that the store does not know; running ones are ended only with ``running``.
         """
-        garbage = [*self._old_jobs(), *self._folders_of_no_job()]
+        garbage = self._old_jobs()
         for each in garbage:
             if not dry_run:
                 self._parts.store.delete([each.job_id])
                 shutil.rmtree(self._parts.job_folder(each.job_id), ignore_errors=True)
+        garbage += self._folders_of_no_job(dry_run=dry_run)
         return garbage + self._orphans(dry_run=dry_run, running=running)
 
     def _old_jobs(self) -> list[Garbage]:
@@ -269,7 +207,7 @@ class Site:
                 garbage.append(Garbage(kind="job", job_id=row.job_id, reason=f"ended more than {keep.days:g} days ago"))
         return garbage
 
-    def _folders_of_no_job(self) -> list[Garbage]:
+    def _folders_of_no_job(self, *, dry_run: bool) -> list[Garbage]:
         known = {row.job_id for row in self._parts.store.rows()}
         garbage = []
         for folder in sorted((self.state_dir / "jobs").iterdir()):
@@ -278,23 +216,31 @@ class Site:
             lock = OwnerLock(folder)
             if lock.acquire(wait=False) and self._parts.store.get(folder.name) is None:
                 garbage.append(Garbage(kind="folder", job_id=folder.name, reason="belongs to no job"))
+                if not dry_run:  # under its lock: a job that is just being launched may have made it
+                    shutil.rmtree(folder, ignore_errors=True)
             lock.release()
         return garbage
 
     def _orphans(self, *, dry_run: bool, running: bool) -> list[Garbage]:
-        garbage = []
+        garbage: list[Garbage] = []
         for launcher in self._parts.launchers.values():
-            for ref in launcher.list_jobs() or ():
-                row = self._parts.store.get(ref.job_id)
-                if row is not None and not row.done:
-                    continue
-                alive = not launcher.poll(ref).state.ended
-                if alive and not running:
-                    continue
-                words = f"{'runs' if alive else 'ended'} on {launcher.name}, but is no job of this site's store"
-                garbage.append(Garbage(kind="orphan", job_id=ref.job_id, reason=words))
-                if not dry_run:
-                    if alive:
-                        launcher.terminate(ref, self._parts.file.grace)
-                    launcher.remove(ref)
+            try:
+                for ref in launcher.list_jobs() or ():
+                    garbage += self._orphan(launcher, ref, dry_run=dry_run, running=running)
+            except Exception as error:
+                self._parts.log.warning("backend %s: its orphans cannot be removed now: %s", launcher.name, error)
         return garbage
+
+    def _orphan(self, launcher: Launcher, ref: JobRef, *, dry_run: bool, running: bool) -> list[Garbage]:
+        row = self._parts.store.get(ref.job_id)
+        if row is not None and not row.done:
+            return []
+        alive = not launcher.poll(ref).state.ended
+        if alive and not running:
+            return []
+        if not dry_run:
+            if alive:
+                launcher.terminate(ref, self._parts.file.grace)
+            launcher.remove(ref)
+        words = f"{'runs' if alive else 'ended'} on {launcher.name}, but is no job of this site's store"
+        return [Garbage(kind="orphan", job_id=ref.job_id, reason=words)]

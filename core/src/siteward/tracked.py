@@ -29,8 +29,10 @@ _UNEXPLAINED = {
 class Tracked:
     """One job, from the moment its driver holds its lock until it is done.
 
-    ``changed`` guards the mutable fields and is notified at each change; ``calls`` makes platform calls about
-    this job serial (a backend may publish from within one, hence reentrant). ``ref`` is None until the platform has the job. ``launch`` runs a queued job's launch.
+    ``log_file`` is the job's output, as far as it is at the site. ``changed`` guards the mutable fields and is
+    notified at each change; ``calls`` makes platform calls about this job serial (reentrant, because a backend
+    may publish from within one). ``ref`` is None until the platform has the job. ``launch`` runs a queued job's
+    launch.
     """
 
     job_id: str
@@ -59,6 +61,7 @@ class Tracked:
     early: list[JobStatus] = Factory(list)
     future: Future[Result] = Factory(Future)
     changed: threading.Condition = Factory(threading.Condition)
+    log_file: Path = Factory(lambda self: self.folder / "output.log", takes_self=True)
     calls: threading.RLock = Factory(threading.RLock)
 
     @classmethod
@@ -89,11 +92,6 @@ class Tracked:
         """The job directory."""
         return self.folder / "work"
 
-    @property
-    def log_file(self) -> Path:
-        """The job's output, as far as it is at the site."""
-        return self.folder / "output.log"
-
     def some_ref(self) -> JobRef:
         """Return the ref, or one with no data for a job that never reached the platform."""
         return self.ref or JobRef(site="", backend=self.backend, job_id=self.job_id, attempt=self.attempt)
@@ -114,7 +112,7 @@ def settle(tracked: Tracked, status: JobStatus, now: float) -> Result:
         ended_at=(seen.ended_at if seen else None) or now,
         usage=seen.usage if seen else None,
     )
-    if seen is not None:
+    if seen is not None and (seen.log_tail or seen.workspace != result.workspace):
         result = evolve(result, log_tail=seen.log_tail, workspace=seen.workspace)
     if tracked.stop_cause == "abort":
         return because(result, Reason.ABORTED, f"ended on request; {result.message}")

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, fields
 
 from siteward.ends import JobState, Reason, Result, Usage
 from siteward.failures import FailureReport
 from siteward.request import JobRef
 
 
+_REF_FIELDS = tuple(each.name for each in fields(JobRef))
+_RESULT_FIELDS = tuple(each.name for each in fields(Result))
+
+
 def ref_data(ref: JobRef) -> dict[str, Any]:
     """Return a ref as JSON data."""
-    return {**asdict(ref, recurse=False), "data": dict(ref.data)}
+    data = {name: getattr(ref, name) for name in _REF_FIELDS}
+    data["data"] = dict(ref.data)
+    return data
 
 
 def read_ref(data: Mapping[str, Any]) -> JobRef:
@@ -24,14 +30,13 @@ def read_ref(data: Mapping[str, Any]) -> JobRef:
 
 def result_data(result: Result) -> dict[str, Any]:
     """Return a result as JSON data: enums as their values, ``usage`` and ``report`` as mappings or None."""
-    return {
-        **asdict(result, recurse=False),
-        "state": result.state.value,
-        "return_code": int(result.return_code),
-        "reason": result.reason.value,
-        "usage": None if result.usage is None else asdict(result.usage),
-        "report": None if result.report is None else asdict(result.report),
-    }
+    data = {name: getattr(result, name) for name in _RESULT_FIELDS}
+    data.update(state=result.state.value, return_code=int(result.return_code), reason=result.reason.value)
+    if result.usage is not None:
+        data["usage"] = asdict(result.usage)
+    if result.report is not None:
+        data["report"] = asdict(result.report)
+    return data
 
 
 def read_result(data: Mapping[str, Any]) -> Result:

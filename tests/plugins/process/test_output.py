@@ -159,7 +159,7 @@ def test_disk_use_stays_bounded_while_a_job_writes_and_writes(place):
     """The middle goes back to the file system while the job runs; who reads meanwhile sees no zeros either."""
     code = (
         "import os, sys, time\nfor n in range(3000):\n"
-        "    sys.stdout.buffer.raw.write(b'%06d ' % n * 1000 + b'\\n')\n    time.sleep(0.0003)\n"
+        "    os.write(1, b'%06d ' % n * 1000 + b'\\n')\n    time.sleep(0.0003)\n"
         "while not os.path.exists('go'): time.sleep(0.02)\nprint('the end')"
     )
     request = place.request(*python(code))

@@ -9,6 +9,7 @@ import time
 from siteward_process import proc
 from siteward_process.ending import Endings
 from siteward_process.journal import Record
+from siteward_process.limits import Cgroups
 from siteward_process.live import LOST, LiveJob, Roll, end_of
 
 _LOOKS = 3
@@ -18,8 +19,9 @@ _BETWEEN_LOOKS = 0.02
 class Survivors:
     """Jobs that an earlier keeper started. They are no children: a pidfd tells when they end."""
 
-    def __init__(self, roll: Roll, endings: Endings) -> None:
+    def __init__(self, roll: Roll, endings: Endings, cgroups: Cgroups) -> None:
         self._roll = roll
+        self._cgroups = cgroups
         self._endings = endings
         self._waiting: dict[int, LiveJob] = {}
 
@@ -41,6 +43,7 @@ class Survivors:
     def adopt(self, record: Record) -> None:
         """Watch one job, or end it if its main process is gone."""
         job = LiveJob(record)
+        job.group = self._cgroups.found(f"{record['attempt']}-{record['id']}")
         self._roll.admit(job, survivor=True)
         with contextlib.suppress(OSError):
             # The pidfd first: what is found alive after it was opened is what it was opened for.

@@ -35,7 +35,7 @@ class Jobs:
         self._spawner = spawner
         self._roll = Roll(journal, host)
         self._endings = Endings(self._roll)
-        self._survivors = Survivors(self._roll, self._endings)
+        self._survivors = Survivors(self._roll, self._endings, cgroups)
         self.cap = self._roll.cap
         self.reap = self._endings.reap
         self.adopt = self._survivors.adopt_all

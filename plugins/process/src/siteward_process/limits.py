@@ -134,6 +134,11 @@ class Cgroups:
                 notes.append(f"{controller} was not enforced: {error}")
         return Group(self._homes, paths, notes)
 
+    def found(self, job: str) -> Group:
+        """Return the groups of a job that an earlier keeper of this name made."""
+        made = {controller: base / f"{self._name}-{job}" for controller, base in self._bases.items()}
+        return Group(self._homes, {controller: path for controller, path in made.items() if path.is_dir()}, [])
+
     def remove_stale(self) -> None:
         """Delete empty groups that an earlier keeper of this name left."""
         for base in set(self._bases.values()):

@@ -1,0 +1,1 @@
+"""A siteward backend over task-spooler."""
