@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from attrs import field, frozen
+
 from siteward import Finding, JobRef, JobState, JobStatus, Reason, ended, hookimpl
 
 KEEPER = Path(__file__).with_name("keeper.py")

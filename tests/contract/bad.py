@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from attrs import evolve
+
 from siteward import Finding, JobState, Reason, ended, hookimpl
 
 from .backends import Full, JobOptions

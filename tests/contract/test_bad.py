@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from siteward.testing import BackendContract
 from siteward.testing.promises import promises_of, words_of
 
@@ -39,7 +40,7 @@ def run_contract(folder, names):
     module = MODULE.format(here=str(HERE)) + "".join(SUBCLASS.format(name=name) for name in names)
     (folder / "test_it.py").write_text(module)
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    options = ["-rfE", "-p", "no:cacheprovider", "-p", "no:asyncio", "--tb=short", "-q", "--durations=12", f"--basetemp={folder}/base"]
+    options = ["-q", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-p", "no:asyncio", f"--basetemp={folder}/base"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_it.py"],
         cwd=folder,

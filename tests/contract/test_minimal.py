@@ -1,8 +1,10 @@
 """A backend with three hooks keeps the contract: the core's fallbacks do the rest."""
 
 import pytest
-from .backends import Full, Minimal
+
 from siteward.testing import BackendContract, BackendSetup
+
+from .backends import Full, Minimal
 
 pytest_plugins = ["siteward.testing.fixtures"]
 

@@ -1,6 +1,7 @@
 """The process backend keeps the whole contract."""
 
 import pytest
+
 from siteward.testing import BackendContract, BackendSetup
 
 pytest_plugins = ["siteward.testing.fixtures"]

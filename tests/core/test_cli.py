@@ -16,7 +16,10 @@ from siteward.cli.results import file_name
 
 from .cli_kit import BACKEND, PYTHON
 
-COMMANDS = ["run", "render", "ps", "status", "events", "logs", "wait", "stop", "gc", "resources", "plugins", "doctor", "schema"]
+COMMANDS = [
+    *("run", "render", "ps", "status", "events", "logs", "wait", "stop"),
+    *("gc", "resources", "plugins", "doctor", "schema"),
+]
 
 
 def invoke(*args, **env):

@@ -7,18 +7,19 @@ wrong with a value, or None).
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
-from cattrs import Converter
 
 from siteward.errors import Problem
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 T = TypeVar("T")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -35,6 +36,8 @@ class Problems(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that ``word`` was probably meant to be, or None."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
@@ -131,7 +134,10 @@ def _made_of(*origins: Any) -> Callable[[Any], bool]:
     return lambda type_: get_origin(type_) in origins
 
 
-def _make_converter() -> Converter:
+@cache
+def _converter() -> Converter:
+    from cattrs import Converter  # imported with the first file: what reads none, like `siteward plugins`, is quick
+
     converter = Converter()
     for kind, words, accepted in (
         (str, "text", (str,)),
@@ -152,9 +158,6 @@ def _make_converter() -> Converter:
     return converter
 
 
-_CONVERTER = _make_converter()
-
-
 def type_words(type_: Any) -> str:
     """Say what a type expects: ``text``, ``a whole number``, ``a list``."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -165,7 +168,7 @@ def type_words(type_: Any) -> str:
 
 def convert(value: Any, type_: Any) -> Any:
     """Read plain data as ``type_`` without coercing anything; raise :class:`Problems` with all that is wrong."""
-    return value if type_ is Any else _CONVERTER.structure(value, type_)
+    return value if type_ is Any else _converter().structure(value, type_)
 
 
 @lru_cache

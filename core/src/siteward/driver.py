@@ -217,9 +217,16 @@ class Driver:
                 tracked.finish_tries += 1
                 self.loop.call_later(_pause(tracked.finish_tries), lambda: self.submit(self._finish, tracked, result))
                 return
-        else:
+            self._leave(tracked)
+            return
+        if not quick:
             self._tell(tracked, told)
-            self._remove(tracked)
+        self._remove(tracked)
+        self._leave(tracked)
+        if quick:  # told last: the thread that it wakes would fight with this one for the interpreter
+            self._tell(tracked, told)
+
+    def _leave(self, tracked: Tracked) -> None:
         self.untrack(tracked)
         self.on_slot_freed()
 

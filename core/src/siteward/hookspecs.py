@@ -62,10 +62,11 @@ class BackendSpec:
     def siteward_poll_job(self, ref: JobRef) -> JobStatus:  # type: ignore[empty-body]
         """Look at a job once.
 
-        Called each ``poll_interval`` while the backend does not watch, and when a job is adopted; serial per ref. Do
-        not answer from a cache that may be older than the job. The site's one backend acts. None counts as an
-        exception, and an exception means that the job cannot be seen just now: its last state stays. A job that is
-        seen to be gone has ended, as ``Reason.DELETED``, ``NODE_LOST`` or ``BACKEND_LOST``.
+        Called each ``poll_interval`` while the backend does not watch, rarely while it does, and when a job is
+        adopted; serial per ref. Do not answer from a cache that may be older than the job. The site's one backend
+        acts. None counts as an exception, and an exception means that the job cannot be seen just now: its last
+        state stays. A job that is seen to be gone has ended, as ``Reason.DELETED``, ``NODE_LOST`` or
+        ``BACKEND_LOST``.
 
         >>> @hookimpl
         ... def siteward_poll_job(self, ref):
@@ -93,10 +94,10 @@ class BackendSpec:
     def siteward_resolve_options(self, options: Any) -> Any:
         """Return the job's options as they will be used: the site's defaults filled in, its caps applied.
 
-        Called once a launch, and by ``siteward render``, before anything is reserved; pure. ``options`` is the
-        backend's own ``JobOptions``. The site's one backend acts; without this hook options stay as read. None is
-        not an answer. Raise :class:`~siteward.OptionsRefused` with every problem at once; any exception means that
-        the job is not started.
+        Called for a launch, and by ``siteward render``, before anything is reserved. Pure: the core may keep the
+        answer for options that are the same. ``options`` is the backend's own ``JobOptions``. The site's one backend
+        acts; without this hook options stay as read. None is not an answer. Raise
+        :class:`~siteward.OptionsRefused` with every problem at once; any exception means that the job is not started.
 
         >>> @hookimpl
         ... def siteward_resolve_options(self, options):
@@ -126,9 +127,10 @@ class BackendSpec:
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
         """Bring the job directory, ``source``, to where the platform's jobs see it.
 
-        Called after launch, and again after a crash or a failure: idempotent. The job waits for it. The site's one
-        backend acts; without this hook the platform shares the directory. Returns None. After five exceptions the
-        job is ended, as ``LaunchFailed``.
+        Called after launch while the job is PENDING, and again after a crash or a failure: idempotent. It may
+        overlap other calls for the job. The site's one backend acts; without this hook the platform shares the
+        directory. Returns None. After five exceptions, or some minutes of :class:`~siteward.Unreachable`, the job is
+        ended as ``LaunchFailed``.
 
         >>> @hookimpl
         ... def siteward_stage_job(self, ref, source):

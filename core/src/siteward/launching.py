@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,11 +92,11 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
 
 def _choose(parts: SiteParts, offered: Mapping[str, Any]) -> str:
     enabled, default = tuple(parts.file.backends), parts.file.default_backend
-    try:
+    with suppress(NoBackend):
         return choose_backend(offered, enabled, default)
-    except NoBackend:  # only now is it worth loading all plugins, to see which are broken
-        broken = {each.name: each.reason for each in parts.plugins.records() if each.status == "broken"}
-        return choose_backend(offered, enabled, default, broken)
+    # Only now is it worth loading all plugins, to see which are broken.
+    broken = {each.name: each.reason for each in parts.plugins.records() if each.status == "broken"}
+    return choose_backend(offered, enabled, default, broken)
 
 
 def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Problem]) -> tuple[Any, Mapping[str, str]]:

@@ -11,7 +11,6 @@ from siteward.ends import JobState, Reason, Result, Usage
 from siteward.failures import FailureReport
 from siteward.request import JobRef
 
-
 _REF_FIELDS = tuple(each.name for each in fields(JobRef))
 _RESULT_FIELDS = tuple(each.name for each in fields(Result))
 

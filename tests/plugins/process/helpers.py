@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from siteward import BackendError, Context, JobRef, JobRequest, JobStatus
-
 from siteward_process import proc, wire
 from siteward_process.backend import Backend
 from siteward_process.client import Address

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from attrs import asdict
-from siteward import Context, JobRequest
 
+from siteward import Context, JobRequest
 from siteward_process.backend import Backend
 
 context = Context(site="here", backend="process", directory=Path(sys.argv[1]), log=logging.getLogger())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from siteward import JobRef, JobState, LaunchUncertain, Reason
 
+from siteward import JobRef, JobState, LaunchUncertain, Reason
 from siteward_process import proc
 from siteward_process.journal import Journal
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from siteward import Job, JobState, LaunchRefused, PortableResources, Reason
 
+from siteward import Job, JobState, LaunchRefused, PortableResources, Reason
 from siteward_process.backend import Backend
 
 from .helpers import Place, Watch, poll_end, until

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from siteward import BackendError, JobState, LaunchRefused
 
+from siteward import BackendError, JobState, LaunchRefused
 from siteward_process import proc, wire
 from siteward_process.client import Address
 
@@ -171,9 +171,9 @@ def test_the_keeper_is_a_daemon(place: Place):
     names = [os.readlink(f"/proc/{keeper}/fd/{number}") for number in range(3)]
     assert names == ["/dev/null", "/dev/null", str(place.directory / "keeper.log")]
     targets = [os.readlink(entry) for entry in Path(f"/proc/{keeper}/fd").iterdir() if entry.is_symlink()]
-    assert all(
-        target.startswith((str(place.directory), "anon_inode", "socket:", "/dev/null")) for target in targets
-    ), targets
+    assert all(target.startswith((str(place.directory), "anon_inode", "socket:", "/dev/null")) for target in targets), (
+        targets
+    )
     files = [path for path in place.directory.iterdir() if path.name != "keeper.sock"]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
@@ -255,10 +255,9 @@ def test_a_client_that_never_reads_is_cut_off(place: Place):
     backend.siteward_launch_job(place.request("sleep", "600"))
     keeper = place.keeper_pid()
     request = wire.pack({"do": "list"})
-    with Address(place.directory).connect() as deaf:
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while True:
-                deaf.sendall(request * 1000)
+    with Address(place.directory).connect() as deaf, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while True:
+            deaf.sendall(request * 1000)
     memory = Path(f"/proc/{keeper}/status").read_text().split("VmRSS:")[1].split()[0]
     assert int(memory) < 150_000
     assert ask_keeper(place.directory)["pid"] == keeper

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from siteward import JobState
 
+from siteward import JobState
 from siteward_process import cap, output
 
 from .helpers import poll_end, until
@@ -73,7 +73,9 @@ def test_tails_of_odd_texts(tmp_path, text, tail):
 
 def test_follow_gives_each_line_as_it_comes_and_ends_with_the_job(place):
     """The reader waits for the next line, and is done when the job has ended and all was read."""
-    request = place.request(SH, "-c", "for n in 1 2 3; do echo $n; while [ ! -e $n ]; do sleep 0.02; done; done; echo end")
+    request = place.request(
+        SH, "-c", "for n in 1 2 3; do echo $n; while [ ! -e $n ]; do sleep 0.02; done; done; echo end"
+    )
     backend = place.backend()
     reader = backend.siteward_read_logs(backend.siteward_launch_job(request), True, None)
     for number in (b"1\n", b"2\n", b"3\n"):

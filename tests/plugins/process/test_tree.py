@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from siteward import JobState, Reason
 
+from siteward import JobState, Reason
 from siteward_process import proc
 from siteward_process.tree import Tree
 
@@ -183,7 +183,9 @@ def test_a_job_that_forks_without_end_is_gone_after_kill(watched):
 def test_the_parent_of_a_job_lives_as_long_as_the_job(place):
     """A job's immediate parent is the keeper, whatever becomes of those who launched it."""
     backend = place.backend()
-    request = place.request(*python("import os, time; open('parent', 'w').write(f'{os.getppid()}\\n'); time.sleep(600)"))
+    request = place.request(
+        *python("import os, time; open('parent', 'w').write(f'{os.getppid()}\\n'); time.sleep(600)")
+    )
     ref = backend.siteward_launch_job(request)
     parent = read_pid(request.job_dir / "parent")
     assert parent == place.keeper_pid()

@@ -16,7 +16,7 @@ from siteward.cli.documents import run_document
 from siteward.cli.interrupts import Interrupted, Interrupts
 from siteward.cli.options import job_argument, json_option, show_log, sites_option
 from siteward.cli.output import emit, say, visible
-from siteward.cli.progress import make_display, stream_for, verdict_line
+from siteward.cli.progress import Display, make_display, stream_for, verdict_line
 from siteward.cli.results import OutputFolder
 from siteward.cli.watching import Watcher
 from siteward.errors import FileError, OptionsRefused, SitewardError
@@ -84,7 +84,7 @@ def run_command(
         job=job,
         sites=tuple(files),
         wait_resources=wait_resources,
-        output=None if output is None else OutputFolder(output.expanduser().absolute()),
+        output=None if output is None else OutputFolder(output.absolute()),
         follow=follow,
         as_json=as_json,
     )
@@ -158,21 +158,19 @@ def _run_here(order: Order) -> int:
             say("interrupted; nothing was started")
             return INTERRUPTED
         stream = stream_for(as_json=order.as_json)
-        display = make_display(stream, list(started.handles))
-        interrupts.tell = display.say
-        show_log(display.say)
-        display.say(f"job {order.job.id}")
-        try:
-            for name, reason in started.refused.items():
-                display.say(f"{name} is left out: {reason}")
-            Watcher(started, display, follow=order.follow, output=order.output).watch()
-        except SitewardError as error:
-            display.say(f"the run is not watched any more: {error}")
-            return UNEXPECTED
-        finally:
-            display.close()
-            interrupts.tell = say
-            show_log()
+        if started.verdict is not Verdict.REFUSED:
+            display = make_display(stream, list(started.handles))
+            interrupts.tell = display.say
+            show_log(display.say)
+            try:
+                _watch(started, display, order)
+            except SitewardError as error:
+                display.say(f"the run is not watched any more: {error}")
+                return UNEXPECTED
+            finally:
+                display.close()
+                interrupts.tell = say
+                show_log()
         for line in _closing_lines(started, order):
             click.echo(line, file=stream)
     if order.as_json:
@@ -181,6 +179,13 @@ def _run_here(order: Order) -> int:
     for words in problems:
         say(words)
     return NOT_COPIED if problems and not started.code else started.code
+
+
+def _watch(started: Run, display: Display, order: Order) -> None:
+    display.say(f"job {order.job.id}")
+    for name, reason in started.refused.items():
+        display.say(f"{name} is left out: {reason}")
+    Watcher(started, display, follow=order.follow, output=order.output).watch()
 
 
 def _closing_lines(ended: Run, order: Order) -> Iterator[str]:

@@ -1,5 +1,9 @@
 """The job that the kit runs: copied into a workspace, it tells in files what it was given. Any Python from 3.8."""
 
+# ruff: noqa: PTH103, PTH104, PTH109, PTH118 - without pathlib it starts faster
+
+from __future__ import annotations
+
 import os
 import signal
 import sys
@@ -8,15 +12,15 @@ import time
 LIFETIME = 120
 
 
-def tell(name, text=""):
+def tell(name: str, text: str = "") -> None:
     """Write a file at once and whole."""
-    part = "%s.%d.part" % (name, time.monotonic_ns())  # a signal handler may tell while this tells
+    part = f"{name}.{time.monotonic_ns()}.part"  # a signal handler may tell while this tells
     with open(part, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.rename(part, name)
 
 
-def wait_for(*names):
+def wait_for(*names: str) -> None:
     """Return when one of the files is there; a forgotten job ends by itself."""
     give_up = time.monotonic() + LIFETIME
     while not any(map(os.path.exists, names)):
@@ -25,7 +29,7 @@ def wait_for(*names):
         time.sleep(0.005)
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Return the environment as it was at the start; the interpreter may have added to its own."""
     try:
         with open("/proc/self/environ", "rb") as stream:
@@ -35,27 +39,27 @@ def environment():
         return dict(os.environ)
 
 
-def report(*args):
+def report(*args: str) -> None:
     """Tell argv, environment and working directory."""
     import json  # here, so that jobs which report nothing start faster
 
     files = sorted(os.path.join(top, name) for top, _, names in os.walk(".") for name in names)
-    found = {"args": args, "env": environment(), "cwd": os.getcwd(), "files": files}
+    found: dict[str, object] = {"args": args, "env": environment(), "cwd": os.getcwd(), "files": files}
     found["executable"] = [name for name in files if os.access(name, os.X_OK)]
     tell("report.json", json.dumps(found))
 
 
-def wait(name="go", code="0"):
+def wait(name: str = "go", code: str = "0") -> None:
     """Run until released, then exit with a code."""
     tell("ready")
     wait_for(name)
     sys.exit(int(code))
 
 
-def polite():
+def polite() -> None:
     """Save on TERM and exit with 7."""
 
-    def save(*_):
+    def save(*_: object) -> None:
         tell("saved")
         sys.exit(7)
 
@@ -63,13 +67,13 @@ def polite():
     wait("never")
 
 
-def stubborn():
+def stubborn() -> None:
     """Take note of TERM and go on, until released."""
     signal.signal(signal.SIGTERM, lambda *_: tell("asked"))
     wait("go")
 
 
-def descend(name, escape):
+def descend(name: str, escape: bool) -> None:
     """Start a descendant that ignores TERM, in a session of its own if it escapes."""
     if os.fork():
         return
@@ -84,7 +88,7 @@ def descend(name, escape):
     os._exit(0)
 
 
-def family(stay="yes"):
+def family(stay: str = "yes") -> None:
     """Have a child that ignores TERM and a grandchild that left the session; stay, or leave them behind."""
     descend("child", False)
     descend("escapee", True)
@@ -94,7 +98,7 @@ def family(stay="yes"):
         wait("never")
 
 
-def secret(name):
+def secret(name: str) -> None:
     """Tell the digest of a variable's value."""
     import hashlib
 
@@ -102,14 +106,14 @@ def secret(name):
     wait("go")
 
 
-def once():
+def once() -> None:
     """Leave a mark for every time this job has run."""
     with open("runs", "ab", 0) as stream:
         stream.write(b"run\n")
     wait("go")
 
 
-def output(kind):
+def output(kind: str) -> None:
     """Write output of a kind."""
     stream = sys.stdout.buffer
     if kind == "megabyte":
@@ -128,14 +132,16 @@ def output(kind):
     stream.flush()
 
 
-def results(code, name="result"):
+def results(code: str, name: str = "result") -> None:
     """Leave files of several kinds, then exit; with code ``wait``, run on until ended."""
     os.makedirs("out/deep")
     with open("out/deep/" + name, "wb") as stream:
         stream.write(bytes(range(256)) * 4096)
     tell("out/empty")
     tell("out/caf\u00e9 \u2713.txt", "caf\u00e9")
-    wait("never") if code == "wait" else sys.exit(int(code))
+    if code == "wait":
+        wait("never")
+    sys.exit(int(code))
 
 
 if __name__ == "__main__":

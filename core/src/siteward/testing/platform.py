@@ -40,7 +40,7 @@ class Platform:
 
 
 class LocalPlatform(Platform):
-    """This machine: jobs share its process table and see the job directory itself."""
+    """The machine itself: jobs share its process table and see the job directory itself."""
 
     sees_processes = True
     sees_files = True

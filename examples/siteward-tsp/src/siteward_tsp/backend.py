@@ -1,8 +1,4 @@
-"""Jobs as tasks of a task-spooler queue: one tsp server a site, which keeps its tasks' output and exit status.
-
-All that is known of a job is in its task's label, so that any process finds it again. tsp tells nobody when a
-task ends: there is no watch, and siteward polls.
-"""
+"""Jobs as tasks of task-spooler: one tsp server a site. A task's label says which job it is."""
 
 import fcntl
 import os
@@ -15,57 +11,44 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import field, frozen
+
 from siteward import Context, Finding, JobRef, JobRequest, JobState, JobStatus, Reason, ended, hookimpl
 
-BASE_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER")
-TASK = re.compile(r"^(\d+) +(\w+) +(\S+) .*?\[(\S+) (\d+) (/.*?)\]\S*env -u TS_SOCKET ", re.MULTILINE)
-EXIT = re.compile(r"Exit status: (?:died with exit code (?P<code>-?\d+)|killed by signal (?P<signal>\d+))\n")
-
-
-@frozen(kw_only=True)
-class SiteOptions:
-    """What the site sets."""
-
-    slots: int = field(default=100, metadata={"help": "how many jobs run at once; more wait in the queue"})
-    python_path: str = field(default="python3", metadata={"help": "Python of jobs that name a module"})
-
-
-class Task(NamedTuple):
-    """A job as ``tsp -l`` shows it."""
-
-    number: str
-    state: str
-    output: Path
-    ref: JobRef
+TASK = re.compile(r"^(?P<id>\d+) +(?P<state>\w+) +(?P<output>\S+) .*?\[(?P<label>.+?)\]/usr/bin/env ", re.M)
+EXIT = re.compile(r"Exit status: (died with exit code|killed by signal) (-?\d+)\n")
 
 
 class Backend:
     """Hands jobs to tsp, and asks it how they are."""
 
     api = 1
-    SiteOptions = SiteOptions
+
+    @frozen(kw_only=True)
+    class SiteOptions:
+        slots: int = field(default=100, metadata={"help": "how many jobs run at once; more wait in the queue"})
+        python_path: str = field(default="python3", metadata={"help": "Python of jobs that name a module"})
 
     def __init__(self, context: Context, options: SiteOptions) -> None:
-        self.context, self.options = context, options
+        self.context, self.options, self.directory = context, options, context.directory
 
     @hookimpl
     def siteward_launch_job(self, request: JobRequest) -> JobRef:
-        base = {name: os.environ[name] for name in BASE_ENV if name in os.environ}
+        ref = self._ref(f"{request.job_id} {request.attempt} {request.job_dir}")
+        base = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TZ", "USER") if key in os.environ}
         env = {**base, **request.environment(request.job_dir)}
         argv = request.argv(self.options.python_path, request.job_dir)
-        program = request.job_dir / argv[0] if "/" in argv[0] else argv[0]
-        if not shutil.which(program, path=env.get("PATH")):
-            return self._ref(request.job_id, request.attempt, missing=argv[0])
-        ref = self._ref(request.job_id, request.attempt, job_dir=str(request.job_dir))
+        if not shutil.which(request.job_dir / argv[0] if "/" in argv[0] else argv[0], path=env.get("PATH")):
+            return self._ref(ref.data["label"], missing=argv[0])
+        # tsp runs the job in its own directory and environment; env puts right what we change there for tsp.
         tmpdir = [f"TMPDIR={env['TMPDIR']}"] if "TMPDIR" in env else ["-u", "TMPDIR"]
-        command = [_path("env"), "-u", "TS_SOCKET", "-C", ref.data["job_dir"], *tmpdir, *argv]
+        command = ["/usr/bin/env", "-u", "TS_SOCKET", "-C", str(request.job_dir), *tmpdir, *argv]
         with self._locked():
             if self._find(ref) is None:
                 self._tsp("-S", str(self.options.slots))
-                self._tsp("-L", f"{ref.job_id} {ref.attempt} {ref.data['job_dir']}", *command, env=env)
+                self._tsp("-L", ref.data["label"], *command, env=env)
         return ref
 
     @hookimpl
@@ -75,47 +58,48 @@ class Backend:
         task = self._find(ref)
         if task is None:
             return _end(reason=Reason.DELETED, message="tsp has no such task")
-        if task.state != "finished":
-            return JobStatus(state=JobState.RUNNING if task.state == "running" else JobState.PENDING)
+        if task["state"] != "finished":
+            return JobStatus(state=JobState.RUNNING if task["state"] == "running" else JobState.PENDING)
         _kill(ref)  # what the job left behind
-        status = EXIT.match(self._tsp("-i", task.number))
-        if status is None:
-            return _end(reason=Reason.BACKEND_LOST, message="tsp does not say how the task ended")
-        # tsp takes the exit code for a signed byte.
-        return _end(signal=int(status["signal"])) if status["signal"] else _end(exit_code=int(status["code"]) % 256)
+        status = EXIT.match(self._tsp("-i", task["id"]))
+        assert status is not None, "tsp says of each finished task how it ended"
+        how, number = status.groups()  # tsp takes an exit code for a signed byte
+        return _end(signal=int(number)) if how == "killed by signal" else _end(exit_code=int(number) % 256)
 
     @hookimpl
     def siteward_terminate_job(self, ref: JobRef, grace: float) -> None:
         task = self._find(ref)
-        if task is not None and task.state != "finished":
+        if task and task["state"] != "finished":
             with suppress(subprocess.CalledProcessError):  # it may have begun or ended just now
-                self._tsp("-k" if task.state == "running" else "-r", task.number)
+                self._tsp("-k" if task["state"] == "running" else "-r", task["id"])
             timer = threading.Timer(grace, _kill, [ref])
             timer.daemon = True
             timer.start()
 
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
-        seen = b""
-        while (task := self._find(ref)) is not None:
-            output = task.output.read_bytes() if task.output.is_file() else b""  # none as long as it waits
-            if tail is not None:
-                output, tail = b"".join(output.splitlines(keepends=True)[-tail or len(output) :]), None
-X
-            if not follow or task.state == "finished":
+        while (task := self._find(ref)) and task["output"].startswith("("):  # it has no output yet
+            if not follow:
                 return
             time.sleep(0.1)
+        if task is not None:
+            until = ["-f", "-s", "0.1", f"--pid={self._tsp('-p', task['id']).strip()}"] if follow else []
+            command = ["tail", "-n", "+1" if tail is None else str(tail), *until, task["output"]]
+            with subprocess.Popen(command, cwd=self.directory, stdout=subprocess.PIPE) as reader:
+                try:
+                    yield from reader.stdout or ()
+                finally:
+                    reader.kill()
 
     @hookimpl
     def siteward_list_jobs(self) -> list[JobRef]:
-        return [task.ref for task in self._tasks()]
+        return [self._ref(task["label"]) for task in self._tasks()]
 
     @hookimpl
     def siteward_remove_job(self, ref: JobRef) -> None:
-        task = self._find(ref)
-        if task is not None:
-            self._tsp("-r", task.number)
-            task.output.unlink(missing_ok=True)
+        if task := self._find(ref):
+            self._tsp("-r", task["id"])
+            (self.directory / task["output"]).unlink(missing_ok=True)
 
     @hookimpl
     def siteward_check_backend(self) -> list[Finding]:
@@ -124,39 +108,32 @@ X
     @hookimpl
     def siteward_close_backend(self) -> None:
         with self._locked():
-            if (self.context.directory / "socket").exists() and not self._tasks():
+            if (self.directory / "socket").exists() and not self._tasks():
                 self._tsp("-K")
 
-    def _ref(self, job_id: str, attempt: int, **data: Any) -> JobRef:
-        return JobRef(site=self.context.site, backend=self.context.backend, job_id=job_id, attempt=attempt, data=data)
+    def _ref(self, label: str, **data: str) -> JobRef:
+        site, backend, (job_id, attempt, _) = self.context.site, self.context.backend, label.split(" ", 2)
+        data["label"] = label
+        return JobRef(site=site, backend=backend, job_id=job_id, attempt=int(attempt), data=data)
 
-    def _tasks(self) -> list[Task]:
-        return [
-            Task(number, state, self.context.directory / output, self._ref(job_id, int(attempt), job_dir=job_dir))
-            for number, state, output, job_id, attempt, job_dir in TASK.findall(self._tsp("-l"))
-        ]
+    def _tasks(self) -> list[re.Match[str]]:
+        return list(TASK.finditer(self._tsp("-l")))
 
-    def _find(self, ref: JobRef) -> Task | None:
-        return next((task for task in self._tasks() if task.ref == ref), None)
+    def _find(self, ref: JobRef) -> re.Match[str] | None:
+        return next((task for task in self._tasks() if task["label"] == ref.data["label"]), None)
 
     def _tsp(self, *args: str, env: Mapping[str, str] = {"TS_MAXFINISHED": "100000"}) -> str:
-        """Run tsp in our directory: the path of a socket must be short, so it is relative."""
-        env = {**env, "TS_SOCKET": "socket", "TMPDIR": "."}
-        run = subprocess.run(
-            [_path("tsp"), *args], cwd=self.context.directory, env=env, check=True, timeout=60, capture_output=True
-        )
+        """Run tsp where the socket and the outputs are: a socket's path must be short, so it is relative."""
+        env, argv = {**env, "TS_SOCKET": "socket", "TMPDIR": "."}, [shutil.which("tsp") or "tsp", *args]
+        run = subprocess.run(argv, cwd=self.directory, env=env, check=True, timeout=60, capture_output=True)
         return run.stdout.decode(errors="replace")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep this site's other processes from launching, and from ending the server, at the same time."""
-        with (self.context.directory / "lock").open("w") as stream:
+        with (self.directory / "lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
-
-
-def _path(program: str) -> str:
-    return shutil.which(program) or program
 
 
 def _end(**seen: Any) -> JobStatus:
@@ -166,7 +143,7 @@ def _end(**seen: Any) -> JobStatus:
 
 def _kill(ref: JobRef) -> None:
     """Kill the job's processes: those with its directory in their environment."""
-    mark = f"SITEWARD_JOB_DIR={ref.data['job_dir']}".encode()
+    mark = f"SITEWARD_JOB_DIR={ref.data['label'].split(' ', 2)[2]}".encode()
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             if mark in environ.read_bytes().split(b"\0"):

@@ -8,7 +8,7 @@ import time
 
 from siteward_process import proc
 from siteward_process.ending import Endings
-from siteward_process.journal import Record
+from siteward_process.journal import Record, parts_of
 from siteward_process.limits import Cgroups
 from siteward_process.live import LOST, LiveJob, Roll, end_of
 
@@ -27,23 +27,23 @@ class Survivors:
 
     def adopt_all(self) -> None:
         """Take over what the journal says was running when the keeper before this one died."""
-        unsettled = [record for record in self._roll.journal.records.values() if "end" not in record]
-        for record in unsettled:
+        unsettled = {key: record for key, record in self._roll.journal.records.items() if "end" not in record}
+        for key, record in unsettled.items():
             if record["boot"] != self._roll.boot:
-                self._roll.close(record, end_of(LOST, "the machine was restarted while the job ran"))
-        unsettled = [record for record in unsettled if "end" not in record]
-        self._find_unwritten([record for record in unsettled if "pid" not in record])
-        for record in unsettled:
+                self._roll.close(key, end_of(LOST, "the machine was restarted while the job ran"))
+        unsettled = {key: record for key, record in unsettled.items() if "end" not in record}
+        self._find_unwritten({key: record for key, record in unsettled.items() if "pid" not in record})
+        for key, record in unsettled.items():
             if "pid" in record:
-                self.adopt(record)
+                self.adopt(key, record)
             else:
                 why = "the keeper was killed as it started the job, and no process of it is left"
-                self._roll.close(record, end_of(LOST, why))
+                self._roll.close(key, end_of(LOST, why))
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, key: str, record: Record) -> None:
         """Watch one job, or end it if its main process is gone."""
-        job = LiveJob(record)
-        job.group = self._cgroups.found(f"{record['attempt']}-{record['id']}")
+        job = LiveJob(key, record)
+        job.group = self._cgroups.found(key)
         self._roll.admit(job, survivor=True)
         with contextlib.suppress(OSError):
             # The pidfd first: what is found alive after it was opened is what it was opened for.
@@ -65,9 +65,9 @@ class Survivors:
         self._endings.begin(job)
         return True
 
-    def _find_unwritten(self, missing: list[Record]) -> None:
+    def _find_unwritten(self, missing: dict[str, Record]) -> None:
         """Look for jobs that were spawned but whose process id did not get written down."""
-        wanted = {proc.marker_of(each["dir"], each["id"], each["attempt"]): each for each in missing}
+        wanted = {proc.marker_of(record["dir"], *parts_of(key)): record for key, record in missing.items()}
         for look in range(_LOOKS if wanted else 0):
             # Between fork and exec the new process still has the keeper's environment.
             time.sleep(_BETWEEN_LOOKS * look)

@@ -32,12 +32,15 @@ from siteward import (
 )
 from siteward_process import wire
 from siteward_process.client import Address, KeeperClient, Lost, Subscription
-from siteward_process.journal import key_of
+from siteward_process.journal import key_of, parts_of
 from siteward_process.reading import read_output
+from siteward_process.spawn import DEFAULT_PATH
 
 _BASE_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER")
-_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SMALLEST_LOG = 64 * 1024
+
+_REF_DATA = ("pid", "start", "boot", "log")
+_RUNNING = JobStatus(state=JobState.RUNNING)
 
 
 def _check_python(path: str) -> str | None:
@@ -113,6 +116,7 @@ class Backend:
         self._directory = Path(context.directory).absolute()
         self._address = Address(self._directory)
         self._keeper = KeeperClient(self._address)
+        self._inherited = (*_BASE_ENV, *options.inherit_env)
         self._publish: Publish | None = None
         self._subscription: Subscription | None = None
 
@@ -124,8 +128,7 @@ class Backend:
         cpus, memory = self._limits(request)
         message = {
             "do": "launch",
-            "id": request.job_id,
-            "attempt": request.attempt,
+            "k": key_of(request.job_id, request.attempt),
             "argv": request.argv(self._options.python_path, request.job_dir),
             "env": self._environment(request),
             "dir": str(request.job_dir),
@@ -137,17 +140,14 @@ class Backend:
         try:
             answer = self._keeper.ask(message)
         except Lost as error:
-            ref = self._ref(
-                {"id": request.job_id, "attempt": request.attempt, "dir": message["dir"], "log": message["log"]}
-            )
-            raise LaunchUncertain(ref, f"the keeper was lost as it started the job: {error}") from error
+            raise LaunchUncertain(self._ref(message), f"the keeper was lost as it started the job: {error}") from error
         except (BackendError, ValueError) as error:
             raise LaunchRefused(str(error)) from error
-        if "job" not in answer:
+        if "k" not in answer:
             raise LaunchRefused(str(answer.get("refused") or answer.get("error")))
-        ref = self._ref(answer["job"])
-        if self._publish is not None and "end" not in answer["job"]:
-            self._publish(ref, JobStatus(state=JobState.RUNNING))
+        ref = self._ref(answer)
+        if self._publish is not None and "end" not in answer:
+            self._publish(ref, _RUNNING)
         return ref
 
     @hookimpl
@@ -157,13 +157,12 @@ class Backend:
             answer = self._keeper.ask({**self._name(ref), "do": "poll"})
         except (BackendError, Lost) as error:
             return JobStatus(state=JobState.RUNNING, reachable=False, message=str(error))
-        record = answer["job"]
-        if record is None:
+        if "k" not in answer:
             result = ended(
                 reason=Reason.BACKEND_LOST, message="no process of this job is left, and nobody saw how it ended"
             )
             return JobStatus(state=result.state, result=result)
-        return _status(record)
+        return _status(answer)
 
     @hookimpl
     def siteward_terminate_job(self, ref: JobRef, grace: float) -> None:
@@ -199,7 +198,7 @@ class Backend:
 
     def _listen(self, ref: JobRef) -> socket.socket:
         sock = self._address.connect()
-        sock.sendall(wire.pack({"do": "watch", "key": key_of(ref.job_id, ref.attempt)}))
+        sock.sendall(wire.pack({"do": "watch", "k": key_of(ref.job_id, ref.attempt)}))
         return sock
 
     # --- the site -------------------------------------------------------------------------------------------
@@ -267,39 +266,40 @@ class Backend:
         return asked.num_of_cpus or caps.max_cpus, asked.memory or caps.max_memory
 
     def _environment(self, request: JobRequest) -> dict[str, str]:
-        mine = os.environ
-        base = {name: mine[name] for name in (*_BASE_ENV, *self._options.inherit_env) if name in mine}
-        return {"PATH": _DEFAULT_PATH, **base, **request.environment(request.job_dir)}
+        mine = os.environ.get
+        base = {name: value for name in self._inherited if (value := mine(name)) is not None}
+        return {"PATH": DEFAULT_PATH, **base, **request.environment(request.job_dir)}
 
     def _ref(self, record: Mapping[str, Any]) -> JobRef:
-        data = {name: record.get(name) for name in ("pid", "start", "boot", "dir", "log", "cap", "t0")}
+        job_id, attempt = parts_of(record["k"])
         return JobRef(
             site=self._context.site,
             backend=self._context.backend,
-            job_id=record["id"],
-            attempt=record["attempt"],
-            data=data,
+            job_id=job_id,
+            attempt=attempt,
+            data={name: record.get(name) for name in _REF_DATA},
         )
 
     def _name(self, ref: JobRef) -> dict[str, Any]:
-        return {**ref.data, "id": ref.job_id, "attempt": ref.attempt}
+        return {**ref.data, "k": key_of(ref.job_id, ref.attempt)}
 
 
 def _status(record: Mapping[str, Any]) -> JobStatus:
-    if record.get("end") is None:
-        return JobStatus(state=JobState.RUNNING)
-    result = _result(record, record["end"])
+    end = record.get("end")
+    if end is None:
+        return _RUNNING
+    result = _result(record, end)
     return JobStatus(state=result.state, result=result)
 
 
 def _result(record: Mapping[str, Any], end: Mapping[str, Any]) -> Result:
     result = ended(
-        reason=Reason(end["reason"]) if end["reason"] else None,
-        exit_code=end["exit"],
-        signal=end["signal"],
-        message=end["message"],
+        reason=Reason(end["reason"]) if "reason" in end else None,
+        exit_code=end.get("exit"),
+        signal=end.get("signal"),
+        message=end.get("message", ""),
         started_at=record["t0"],
         ended_at=end["at"],
-        usage=None if end["cpu"] is None else Usage(cpu_seconds=end["cpu"], peak_memory=end["memory"]),
+        usage=Usage(cpu_seconds=end["cpu"], peak_memory=end["memory"]) if "cpu" in end else None,
     )
-    return evolve(result, message="; ".join([result.message, *end["notes"]])) if end["notes"] else result
+    return evolve(result, message="; ".join([result.message, *end["notes"]])) if "notes" in end else result

@@ -34,6 +34,8 @@ class OutputCap:
         except OSError:
             return None
         self._files[watch] = (path, limit, [0])
+        with contextlib.suppress(OSError):
+            drop_middle(path, limit, self._files[watch][2])
         return watch
 
     def remove(self, watch: int | None) -> None:

@@ -210,12 +210,10 @@ class Subscription:
             self._sock = sock
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-            sock.sendall(wire.pack({"do": "watch", "key": ""}))
+            sock.sendall(wire.pack({"do": "watch", "k": ""}))
             frames = wire.Frames()
             while data := sock.recv(2**16):
-                for message in frames.feed(data):
-                    if "job" in message:
-                        yield message["job"]
+                yield from frames.feed(data)
         finally:
             with self._lock:
                 self._sock = None

@@ -91,7 +91,7 @@ class Endings:
     def _finish(self, job: LiveJob, left: int) -> None:
         record = job.record
         end = describe(job)
-        notes = end["notes"] = [*record.get("notes", ()), *end["notes"]]
+        notes = [*record.get("notes", ()), *end.get("notes", ())]
         if left:
             notes.append(f"{left} processes that it left could not be ended yet")
         if record["cap"]:
@@ -99,7 +99,9 @@ class Endings:
                 output.compact(record["log"], record["cap"])
             except OSError as error:
                 notes.append(f"the output could not be shortened: {error.strerror}")
-        self._roll.close(record, end)
+        if notes:
+            end["notes"] = notes
+        self._roll.close(job.key, end)
         del self._ending[job.key]
         self._roll.dismiss(job)
         if job.forgotten:

@@ -10,14 +10,12 @@ import time
 from siteward_process import proc
 from siteward_process.adopt import Survivors
 from siteward_process.ending import Endings
-from siteward_process.journal import Journal, Record
+from siteward_process.journal import Journal, parts_of
 from siteward_process.limits import Cgroups, Group
-from siteward_process.live import LAUNCH_FAILED, Host, LiveJob, Roll, end_of, record_key
+from siteward_process.live import LAUNCH_FAILED, REF, Host, LiveJob, Roll, end_of
 from siteward_process.spawn import Spawner, SpawnFailed
-from siteward_process.wire import Message
+from siteward_process.wire import Message, encode
 
-_WANTED = ("id", "attempt", "dir", "log", "cap")
-_REF = {*_WANTED, "boot", "pid", "start", "t0"}
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _KILL_AGAIN = 0.5
 
@@ -46,39 +44,35 @@ class Jobs:
         """How many jobs have not ended."""
         return len(self._roll.live)
 
-    def records(self) -> list[Record]:
-        """Return every job that is not forgotten."""
-        return list(self._journal.records.values())
+    def lines(self, key: str = "") -> list[str]:
+        """Return what is known of one job, or of every job that is not forgotten, each encoded."""
+        records = self._journal.records
+        keys = list(records) if not key else [key] if key in records else []
+        return [encode({"k": each, **records[each]}) for each in keys]
 
-    def launch(self, message: Message) -> Record:
-        """Start a job, once per id and attempt; its record has an ``end`` at once when it could not be started."""
-        key = record_key(message)
-        known = self._journal.records.get(key)
-        if known is not None:
-            return known
-        wanted = {name: message[name] for name in _WANTED}
+    def launch(self, message: Message) -> str:
+        """Start a job, once per key, and return its encoded record; with an ``end`` when it could not be started."""
+        key = message["k"]
+        if key in self._journal.records:
+            return self.lines(key)[0]
+        log, boot, t0 = message["log"], self._roll.boot, time.time()
         try:
             # Written first: a keeper that dies right after spawning leaves a trace of what to look for.
-            self._journal.put(key, **wanted, boot=self._roll.boot, t0=time.time())
+            self._journal.intend(key, dir=message["dir"], log=log, cap=message["cap"], boot=boot, t0=t0)
         except OSError as error:
-            self._journal.forget(key)
             raise Refused(
                 f"the keeper's record of jobs cannot be written: {error.strerror}. Make room for it."
             ) from error
-        record = self._journal.records[key]
         try:
             pid, group = self._spawn(message)
         except SpawnFailed as error:
-            self._roll.close(record, end_of(LAUNCH_FAILED, str(error), exit_code=error.exit_code))
-            return record
-        stat = proc.stat(pid)
-        with contextlib.suppress(OSError):
-            notes = {"notes": group.notes} if group and group.notes else {}
-            self._journal.put(key, pid=pid, start=stat.start if stat else 0, **notes)
-        job = LiveJob(record)
+            return self._roll.close(key, end_of(LAUNCH_FAILED, str(error), exit_code=error.exit_code))
+        notes = {"notes": group.notes} if group and group.notes else {}
+        line = self._journal.put(key, pid=pid, start=proc.start_of(pid), boot=boot, log=log, t0=t0, **notes)
+        job = LiveJob(key, self._journal.records[key])
         job.group = group
         self._roll.admit(job)
-        return record
+        return line
 
     def _spawn(self, message: Message) -> tuple[int, Group | None]:
         try:
@@ -89,7 +83,7 @@ class Jobs:
         try:
             os.set_blocking(log, True)
             if message["cpus"] or message["memory"]:
-                group = self._cgroups.group(f"{message['attempt']}-{message['id']}", message["cpus"], message["memory"])
+                group = self._cgroups.group(message["k"], message["cpus"], message["memory"])
                 group.enter()
             return self._spawner.spawn(message["argv"], message["env"], message["dir"], log), group
         except (SpawnFailed, OSError) as error:
@@ -103,31 +97,30 @@ class Jobs:
             if group:
                 group.leave()
 
-    def find(self, message: Message) -> Record | None:
-        """Return the record that a ref means; adopt it if only its living process is known.
+    def knows(self, message: Message) -> bool:
+        """Whether a ref means a job on record, or one whose living process can be taken on record now.
 
-        A ref whose process is not the one on record is of another job: None.
+        A ref whose process is not the one on record is of another job.
         """
-        record = self._journal.records.get(record_key(message))
         pid, start, boot = message.get("pid"), message.get("start"), message.get("boot")
+        record = self._journal.records.get(message["k"])
         if record is not None:
-            same = pid is None or (pid, start, boot) == (record.get("pid"), record.get("start"), record["boot"])
-            return record if same else None
-        if pid is None or start is None or boot != self._roll.boot or not message.keys() >= _REF:
-            return None
-        marker = proc.marker_of(message["dir"], message["id"], message["attempt"])
-        if not proc.is_alive(pid, start) or pid in self._roll.mains or proc.marker(pid) != marker:
-            return None
-        with contextlib.suppress(OSError):
-            self._journal.put(record_key(message), **{name: message[name] for name in _REF})
-        record = self._journal.records[record_key(message)]
-        self._survivors.adopt(record)
-        return record
+            return pid is None or (pid, start, boot) == (record.get("pid"), record.get("start"), record["boot"])
+        if pid is None or start is None or boot != self._roll.boot or not proc.is_alive(pid, start):
+            return False
+        marker = proc.marker(pid)
+        if pid in self._roll.mains or marker is None or marker[1:] != proc.marker_of("", *parts_of(message["k"]))[1:]:
+            return False
+        known = {name: message.get(name) for name in REF}
+        self._journal.put(
+            message["k"], **{**known, "t0": known["t0"] or time.time()}, dir=os.fsdecode(marker[0]), cap=0
+        )
+        self._survivors.adopt(message["k"], self._journal.records[message["k"]])
+        return True
 
     def terminate(self, message: Message) -> None:
         """TERM now, KILL after ``grace`` seconds; a later call can only bring the KILL forward."""
-        record = self.find(message)
-        job = self._roll.live.get(record_key(record)) if record else None
+        job = self._roll.live.get(message["k"]) if self.knows(message) else None
         grace = max(0.0, message["grace"])
         kill_at = time.monotonic() + grace
         if job is None or job in self._endings or (job.kill_at is not None and kill_at >= job.kill_at):
@@ -162,9 +155,10 @@ class Jobs:
 
     def forget(self, message: Message) -> None:
         """Drop what is remembered of a job, at its end if it still runs."""
-        record = self.find(message)
-        job = self._roll.live.get(record_key(record)) if record else None
+        if not self.knows(message):
+            return
+        job = self._roll.live.get(message["k"])
         if job is not None:
             job.forgotten = True
-        elif record is not None:
-            self._journal.forget(record_key(record))
+        else:
+            self._journal.forget(message["k"])

@@ -7,9 +7,12 @@ written by one write(2) with O_APPEND, so that a kill at any moment loses nothin
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from typing import Any
+
+from siteward_process.wire import encode
 
 Record = dict[str, Any]
 _COMPACT_AT = 2**20
@@ -18,6 +21,12 @@ _COMPACT_AT = 2**20
 def key_of(job_id: str, attempt: int) -> str:
     """Return the name of one attempt of a job."""
     return f"{attempt}/{job_id}"
+
+
+def parts_of(key: str) -> tuple[str, int]:
+    """Return job id and attempt of a key."""
+    attempt, _, job_id = key.partition("/")
+    return job_id, int(attempt)
 
 
 class Journal:
@@ -56,10 +65,25 @@ class Journal:
         else:
             self.records.setdefault(key, {}).update(change)
 
-    def put(self, key: str, **changes: Any) -> None:
-        """Change a record. OSError when the file could not be written; memory has the change all the same."""
-        self._apply({"k": key, **changes})
-        self._append({"k": key, **changes})
+    def put(self, key: str, **changes: Any) -> str:
+        """Change a record; return the line that was written: what clients are told is what is on disk.
+
+        A failed write is made good by the next one that succeeds: memory has the change all the same.
+        """
+        self.records.setdefault(key, {}).update(changes)
+        line = encode({"k": key, **changes})
+        with contextlib.suppress(OSError):
+            self._append(line)
+        return line
+
+    def intend(self, key: str, **changes: Any) -> None:
+        """Begin a record; OSError when it cannot be written, and then there is none."""
+        self.records[key] = changes
+        try:
+            self._append(encode({"k": key, **changes}))
+        except OSError:
+            del self.records[key]
+            raise
 
     def forget(self, key: str) -> None:
         """Drop a record; the file shrinks when nothing is left to remember, or when most of it is past."""
@@ -72,26 +96,28 @@ class Journal:
             elif self._size > self._limit:
                 self._rewrite()
             else:
-                self._append({"k": key, "gone": True})
+                self._append(encode({"k": key, "gone": True}))
 
-    def _append(self, change: Record) -> None:
+    def _append(self, line: str) -> None:
         if self._behind:
             self._rewrite()
             return
-        line = _line(change)
+        data = (line + "\n").encode("ascii")
         self._behind = True
-        if os.write(self._fd, line) == len(line):
-            self._behind = False
-        self._size += len(line)
+        if os.write(self._fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._behind = False
+        self._size += len(data)
 
     def _rewrite(self) -> None:
         self._behind = True
         draft = self._name + ".new"
-        data = b"".join(_line({"k": key, **record}) for key, record in self.records.items())
+        lines = [encode({"k": key, **record}) + "\n" for key, record in self.records.items()]
+        data = "".join(lines).encode("ascii")
         fd = self._open(draft, os.O_TRUNC)
         try:
             if os.write(fd, data) != len(data):
-                raise OSError("the journal could not be written whole")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.rename(draft, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except BaseException:
             os.close(fd)
@@ -104,7 +130,3 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._fd)
-
-
-def _line(change: Record) -> bytes:
-    return json.dumps(change, separators=(",", ":")).encode("ascii") + b"\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import heapq
 import os
 import select
@@ -19,14 +20,14 @@ from collections.abc import Callable
 
 from siteward_process import cap, linux, wire
 from siteward_process.jobs import Jobs, Refused
-from siteward_process.journal import Journal, Record
+from siteward_process.journal import Journal
 from siteward_process.limits import Cgroups
-from siteward_process.live import record_key
 from siteward_process.spawn import Spawner, ignored_signals
 
 # How long a keeper without jobs waits for its next client, and for its first, who is sure to come.
 LINGER = 0.25
 _FIRST_WITHIN = 5.0
+_EVENTS = 64
 _MAX_BACKLOG = 8 * 2**20
 
 
@@ -56,7 +57,7 @@ class Keeper:
         self._cgroups = Cgroups(name)
         self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, Spawner(ignored), self)
         self._outputs = self._jobs.cap.fd
-        for fd in (self._listener.fileno(), self._wake.fileno(), self._outputs):
+        for fd in (self._listener.fileno(), self._wake, self._outputs):
             if fd is not None:
                 self._epoll.register(fd, select.EPOLLIN)
         self._cgroups.remove_stale()
@@ -72,12 +73,9 @@ class Keeper:
         listener.setblocking(False)
         return listener
 
-    def _catch_signals(self) -> socket.socket:
-        wake, write = socket.socketpair()
-        wake.setblocking(False)
-        write.setblocking(False)
-        self._wake_write = write
-        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    def _catch_signals(self) -> int:
+        wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         return wake
 
@@ -88,11 +86,11 @@ class Keeper:
         self._timer_number += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_number, call))
 
-    def tell(self, record: Record) -> None:
+    def tell(self, key: str, line: str) -> None:
         """Tell every watching client of a job's end."""
-        data = wire.pack({"job": record})
+        data = wire.frame(line)
         for connection in list(self._connections.values()):
-            if connection.watching in ("", record_key(record)):
+            if connection.watching in ("", key):
                 self._send(connection, data)
 
     def wait_for(self, pidfd: int) -> None:
@@ -107,7 +105,8 @@ class Keeper:
             self._turn()
         # From here on nobody finds the socket; whoever is in its queue is cut off before a word was said,
         # and starts another keeper.
-        os.unlink(wire.SOCKET, dir_fd=self._directory)
+        with contextlib.suppress(OSError):
+            os.unlink(wire.SOCKET, dir_fd=self._directory)
         self._listener.close()
 
     def _may_leave(self) -> bool:
@@ -123,13 +122,12 @@ class Keeper:
 
     def _turn(self) -> None:
         children = False
-        for fd, events in self._epoll.poll(self._timeout()):
+        for fd, events in self._epoll.poll(self._timeout(), _EVENTS):
             connection = self._connections.get(fd)
             if connection is not None:
                 self._serve(connection, events)
-            elif fd == self._wake.fileno():
-                with contextlib.suppress(BlockingIOError):
-                    self._wake.recv(4096)
+            elif fd == self._wake:
+                os.read(fd, 4096)
                 children = True
             elif fd == self._listener.fileno():
                 self._accept()
@@ -181,37 +179,38 @@ class Keeper:
             self._send(connection, wire.pack({"protocol": wire.PROTOCOL, "pid": os.getpid()}))
             return
         reply = self._do(connection, message)
-        if reply is not None:
-            self._send(connection, wire.pack(reply))
+        if reply:
+            self._send(connection, wire.frame(reply))
 
-    def _do(self, connection: Connection, message: wire.Message) -> wire.Message | None:
+    def _do(self, connection: Connection, message: wire.Message) -> str:
+        """Do what was asked and return the encoded answer, empty if there is none."""
         match message["do"]:
             case "launch":
                 try:
-                    return {"job": self._jobs.launch(message)}
+                    return self._jobs.launch(message)
                 except Refused as error:
-                    return {"refused": str(error)}
+                    return wire.encode({"refused": str(error)})
             case "poll":
-                return {"job": self._jobs.find(message)}
+                return self._jobs.lines(message["k"])[0] if self._jobs.knows(message) else "{}"
             case "terminate":
                 self._jobs.terminate(message)
-                return {}
+                return "{}"
             case "forget":
                 self._jobs.forget(message)
-                return None
+                return ""
             case "list":
-                return {"jobs": self._jobs.records()}
+                return f'{{"jobs":[{",".join(self._jobs.lines())}]}}'
             case "watch":
                 # One job, or with an empty key all of them: what is known first, then each end as it comes.
-                connection.watching = message["key"]
-                for record in self._jobs.records():
-                    if message["key"] in ("", record_key(record)):
-                        self._send(connection, wire.pack({"job": record}))
-                return None
+                connection.watching = message["k"]
+                for line in self._jobs.lines(message["k"]):
+                    self._send(connection, wire.frame(line))
+                return ""
             case "check":
-                return {"pid": os.getpid(), "cgroup": self._cgroups.version, "blocked": self._cgroups.blocked}
+                facts = {"pid": os.getpid(), "cgroup": self._cgroups.version, "blocked": self._cgroups.blocked}
+                return wire.encode(facts)
             case other:
-                return {"error": f"this keeper knows no request {other!r}"}
+                return wire.encode({"error": f"this keeper knows no request {other!r}"})
 
     def _send(self, connection: Connection, data: bytes) -> None:
         """Send without ever waiting: a client that does not read is cut off when too much is waiting for it."""
@@ -265,6 +264,9 @@ def main(directory: str) -> None:
         raise
     os.write(ready, b"ready")
     os.close(ready)
+    # Looking for cycles among what stays for ever would only delay jobs.
+    gc.freeze()
+    gc.set_threshold(10_000)
     keeper.run()
 
 

@@ -126,7 +126,7 @@ class Cgroups:
             try:
                 if controller in self.blocked:
                     raise OSError(self.blocked[controller])
-                path = self._bases[controller] / f"{self._name}-{job}"
+                path = self._bases[controller] / self._folder(job)
                 path.mkdir(exist_ok=True)
                 _set_limit(path, controller, wanted)
                 paths[controller] = path
@@ -136,8 +136,11 @@ class Cgroups:
 
     def found(self, job: str) -> Group:
         """Return the groups of a job that an earlier keeper of this name made."""
-        made = {controller: base / f"{self._name}-{job}" for controller, base in self._bases.items()}
+        made = {controller: base / self._folder(job) for controller, base in self._bases.items()}
         return Group(self._homes, {controller: path for controller, path in made.items() if path.is_dir()}, [])
+
+    def _folder(self, job: str) -> str:
+        return f"{self._name}-{job.replace('/', '-')}"
 
     def remove_stale(self) -> None:
         """Delete empty groups that an earlier keeper of this name left."""

@@ -50,6 +50,15 @@ def stat(pid: int) -> Stat | None:
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+def start_of(pid: int) -> int:
+    """Return when a process was started, in clock ticks since boot; 0 when there is none of this number."""
+    try:
+        data = read(f"/proc/{pid}/stat")
+    except OSError:
+        return 0
+    return int(data[data.rindex(b")") + 2 :].split(None, 20)[19])
+
+
 def is_alive(pid: int, start: int) -> bool:
     """Whether exactly this process still runs, not another that was given its number."""
     found = stat(pid)

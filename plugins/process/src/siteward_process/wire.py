@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 PROTOCOL = 1
@@ -18,7 +17,7 @@ JOURNAL = "ends.log"
 Message = dict[str, Any]
 _HEADER = struct.Struct("!I")
 # ASCII escapes carry the lone surrogates by which Python holds bytes that are no UTF-8.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode = json.JSONDecoder().decode
 _PEER = struct.Struct("3i")
 
@@ -29,7 +28,12 @@ class FrameError(ConnectionError):
 
 def pack(message: Message) -> bytes:
     """Return a message as one frame; ValueError when it is larger than ``MAX_FRAME``."""
-    body = _encode(message).encode("ascii")
+    return frame(encode(message))
+
+
+def frame(text: str) -> bytes:
+    """Return an encoded message as one frame."""
+    body = text.encode("ascii")
     if len(body) > MAX_FRAME:
         raise ValueError(f"a message of {len(body)} bytes is more than the keeper takes ({MAX_FRAME})")
     return _HEADER.pack(len(body)) + body
@@ -39,27 +43,35 @@ class Frames:
     """Bytes in, messages out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Take what was received and yield every message that is now whole."""
-        self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
-            (size,) = _HEADER.unpack_from(self._buffer)
+    def feed(self, data: bytes) -> list[Message]:
+        """Take what was received and return every message that is now whole."""
+        if self._buffer:
+            data = self._buffer + data
+        messages = []
+        at, length = 0, len(data)
+        while length - at >= _HEADER.size:
+            (size,) = _HEADER.unpack_from(data, at)
             if size > MAX_FRAME:
                 raise FrameError(f"a frame of {size} bytes")
-            end = _HEADER.size + size
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[_HEADER.size : end])
-            del self._buffer[:end]
-            try:
-                message = _decode(body.decode("ascii"))
-            except ValueError as error:
-                raise FrameError("a frame that is not JSON") from error
-            if not isinstance(message, dict):
-                raise FrameError("a frame that is not a mapping")
-            yield message
+            begin = at + _HEADER.size
+            if length - begin < size:
+                break
+            at = begin + size
+            messages.append(_read(data[begin:at]))
+        self._buffer = data[at:]
+        return messages
+
+
+def _read(body: bytes) -> Message:
+    try:
+        message = _decode(body.decode("ascii"))
+    except ValueError as error:
+        raise FrameError("a frame that is not JSON") from error
+    if not isinstance(message, dict):
+        raise FrameError("a frame that is not a mapping")
+    return message
 
 
 def peer_uid(sock: socket.socket) -> int:

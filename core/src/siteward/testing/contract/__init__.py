@@ -20,9 +20,7 @@ from siteward.testing.promises import check_deviations, describe_drops
 from siteward.testing.setup import BackendSetup
 
 
-class BackendContract(
-    Sharing, Keeping, Adopting, Watching, Output, Terminating, Ending, Environment, Launching
-):
+class BackendContract(Sharing, Keeping, Adopting, Watching, Output, Terminating, Ending, Environment, Launching):
     """Subclass this with a ``backend_setup`` fixture; every test it has is a promise that the backend keeps.
 
     A subclass cannot drop, replace or mark a promise. What the platform makes impossible is declared in

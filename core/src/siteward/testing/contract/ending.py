@@ -22,7 +22,8 @@ EXITS = {
     137: ("FAILED", "Signal", 1, 137, 9),
     255: ("FAILED", "Error", 1, 255, None),
 }
-SIGNALS = {name: ("FAILED", "Signal", 1, 128 + number, number) for name, number in (("TERM", 15), ("KILL", 9), ("SEGV", 11))}
+NUMBERS = {"TERM": 15, "KILL": 9, "SEGV": 11}
+SIGNALS = {name: ("FAILED", "Signal", 1, 128 + number, number) for name, number in NUMBERS.items()}
 
 
 def end_of(result: Result) -> tuple[str, str, int, int | None, int | None]:

@@ -69,6 +69,7 @@ class Environment:
         kit.reached(handle, "digest")
         lines = kit.platform.command_lines() if kit.platform.sees_processes else []
         assert not [line for line in lines if value in line], "it is in a command line"
+        assert handle.ref is not None
         assert value not in json.dumps(ref_data(handle.ref))
         assert value not in repr(handle.status())
         kit.release(handle)

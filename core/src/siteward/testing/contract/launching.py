@@ -65,7 +65,8 @@ class Launching:
         """{site}, {job_id} and {job_dir} are what the job sees; other braces stay."""
         handle, _ = kit.run(kit.site(), kit.argv("report", "{site}", "x{job_id}y", "{job_dir}", "{{site}}", "{sites}"))
         report = kit.reported(handle)
-        assert report["args"] == ["site-1", f"x{handle.job_id}y", report["env"]["SITEWARD_JOB_DIR"], "{site-1}", "{sites}"]
+        job_dir = report["env"]["SITEWARD_JOB_DIR"]
+        assert report["args"] == ["site-1", f"x{handle.job_id}y", job_dir, "{site-1}", "{sites}"]
 
     def test_job_starts_in_its_job_directory(self, kit: Kit) -> None:
         """The job's working directory is its job directory."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from siteward.ends import JobState
 from siteward.request import JobStatus
 from siteward.testing.contract.ending import end_of
@@ -37,8 +39,8 @@ class Watching:
         kit.wait_for(lambda: all(_ended(news, job_id) for job_id in ids), "the watch tells of every end")
         for code, job_id in enumerate(ids):
             states = _states(news, job_id)
-            steps = list(zip(states, states[1:], strict=False))
-            assert all(old is new or old.may_become(new) for old, new in steps), f"{states} goes back"
+            forward = all(old is new or old.may_become(new) for old, new in pairwise(states))
+            assert forward, f"{states} goes back"
             result = news.of(job_id)[-1].result
             assert result is not None
             assert result.exit_code == code
