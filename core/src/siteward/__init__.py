@@ -37,13 +37,15 @@ if TYPE_CHECKING:
     from siteward.handle import Handle
     from siteward.hookspecs import API, Publish, hookimpl
     from siteward.job import Job
+    from siteward.launching import Prepared
     from siteward.names import safe_name
     from siteward.plugins import Plugins
     from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
     from siteward.resources import Allocation, PortableResources, Refusal, Reservation
     from siteward.runs import Judgement, Run, Verdict, judge, run
-    from siteward.site import Site
+    from siteward.site import Garbage, Site
     from siteward.sitefile import SiteFile
+    from siteward.store import Event, JobRow
 
 __version__ = "0.1.0"
 __all__ = [
@@ -53,13 +55,16 @@ __all__ = [
     "Context",
     "Disposition",
     "DuplicateJob",
+    "Event",
     "FailureReport",
     "FileError",
     "Finding",
+    "Garbage",
     "Handle",
     "Job",
     "JobRef",
     "JobRequest",
+    "JobRow",
     "JobState",
     "JobStatus",
     "Judgement",
@@ -71,6 +76,7 @@ __all__ = [
     "PluginError",
     "Plugins",
     "PortableResources",
+    "Prepared",
     "Problem",
     "Publish",
     "Reason",
@@ -119,8 +125,10 @@ _HOMES = {
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
     "resources": "Allocation PortableResources Refusal Reservation",
     "runs": "Judgement Run Verdict judge run",
-    "site": "Site",
+    "launching": "Prepared",
+    "site": "Garbage Site",
     "sitefile": "SiteFile",
+    "store": "Event JobRow",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -298,7 +298,7 @@ class Store:
         first = (
             "queued" if any(event.kind == "admitted" for event in events) or row.phase is Phase.QUEUED else "launching"
         )
-        told = [
+        told: list[tuple[float | None, str, str]] = [
             (row.created_at, first, f"on {row.backend}"),
             (row.launched_at, "launched", ""),
             (row.started_at, "running", ""),
@@ -306,8 +306,13 @@ class Store:
         if row.result is not None:
             words = f"{row.result.state} ({row.result.reason}): {row.result.message}"
             told.append((row.ended_at, "ended", words))
-        events += [Event(at=at, kind=kind, message=words) for at, kind, words in told if at is not None]
-        return sorted(events, key=lambda event: event.at)
+        latest = time.time()
+        for at, kind, words in reversed(told):
+            if at is not None:  # a platform's clock may say that a job began before we heard of its launch
+                latest = min(at, latest)
+                events.append(Event(at=latest, kind=kind, message=words))
+        order = {kind: number for number, (_at, kind, _words) in enumerate(told)}
+        return sorted(events, key=lambda event: (event.at, order.get(event.kind, 1)))
 
     def _select(self, where: str, values: Sequence[Any]) -> list[JobRow]:
         with self._lock, _translated(self.path):

@@ -202,7 +202,7 @@ def test_a_keeper_killed_between_spawn_and_its_record_loses_no_job(place):
     request = place.request(SH, "-c", "echo $$ > main; exec sleep 600")
     environment = {**os.environ, **request.environment(request.job_dir)}
     with subprocess.Popen(request.command, cwd=request.job_dir, env=environment, start_new_session=True) as process:
-        record = {"id": request.job_id, "attempt": 1, "dir": str(request.job_dir), "log": str(request.log_file)}
+        record = {"dir": str(request.job_dir), "log": str(request.log_file)}
         write_journal(place, k=f"1/{request.job_id}", **record, cap=0, boot=proc.boot_id(), t0=1.0)
         read_pid(request.job_dir / "main")
         backend = place.backend()
@@ -217,7 +217,7 @@ def test_a_keeper_killed_between_spawn_and_its_record_loses_no_job(place):
 def test_a_keeper_killed_before_the_spawn_leaves_a_lost_job(place):
     """Whether its program ever ran nobody can know: it is not started a second time."""
     request = place.request("true")
-    record = {"id": request.job_id, "attempt": 1, "dir": str(request.job_dir), "log": str(request.log_file)}
+    record = {"dir": str(request.job_dir), "log": str(request.log_file)}
     write_journal(place, k=f"1/{request.job_id}", **record, cap=0, boot=proc.boot_id(), t0=1.0)
     backend = place.backend()
     ref = backend.siteward_launch_job(request)
@@ -260,7 +260,7 @@ def test_launches_go_on_while_keepers_are_killed(watched):
 def test_after_a_restart_of_the_machine_its_jobs_are_lost(place):
     """Another boot id: process ids mean nothing any more."""
     request = place.request("true")
-    record = {"id": request.job_id, "attempt": 1, "dir": str(request.job_dir), "log": str(request.log_file)}
+    record = {"dir": str(request.job_dir), "log": str(request.log_file)}
     pid, start = os.getpid(), proc.stat(os.getpid()).start
     write_journal(place, k=f"1/{request.job_id}", **record, cap=0, boot="of-yesterday", t0=1.0, pid=pid, start=start)
     backend = place.backend()
@@ -320,10 +320,10 @@ def test_the_record_on_disk_stays_small(tmp_path):
     """Thousands of jobs that were removed leave nothing; a busy site's record is rewritten when most of it is past."""
     folder = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(folder, "ends.log")
-    journal.put("1/long-lived", id="long-lived", attempt=1)
+    journal.intend("1/long-lived", log="y")
     largest = 0
     for number in range(10_000):
-        journal.put(f"1/{number}", id=str(number), attempt=1, log="x" * 200)
+        journal.intend(f"1/{number}", log="x" * 200)
         journal.put(f"1/{number}", end={"exit": 0})
         journal.forget(f"1/{number}")
         if number % 100 == 0:
@@ -331,7 +331,7 @@ def test_the_record_on_disk_stays_small(tmp_path):
     assert largest < 1.1 * 2**20
     journal.close()
     again = Journal(folder, "ends.log")
-    assert again.records == {"1/long-lived": {"id": "long-lived", "attempt": 1}}
+    assert again.records == {"1/long-lived": {"log": "y"}}
     again.forget("1/long-lived")
     assert (tmp_path / "ends.log").stat().st_size == 0
     again.close()
@@ -339,19 +339,19 @@ def test_the_record_on_disk_stays_small(tmp_path):
 
 
 def test_a_record_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
-    """A full disk: the change is kept in memory, and the next write that succeeds brings all of it."""
+    """A full disk: nothing new is begun, ends are kept in memory, and the next write that succeeds brings them all."""
     folder = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(folder, "ends.log")
-    journal.put("1/a", id="a")
+    journal.intend("1/a", log="a")
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
-    with pytest.raises(OSError, match="whole"):
-        journal.put("1/a", end={"exit": 3})
-        journal.put("1/b", id="b")
+    with pytest.raises(OSError, match="No space left"):
+        journal.intend("1/b", log="b")
+    assert json.loads(journal.put("1/a", end={"exit": 3})) == {"k": "1/a", "end": {"exit": 3}}
     monkeypatch.undo()
-    journal.put("1/c", id="c")
+    journal.intend("1/c", log="c")
     journal.close()
     again = Journal(folder, "ends.log")
-    assert again.records == {"1/a": {"id": "a", "end": {"exit": 3}}, "1/b": {"id": "b"}, "1/c": {"id": "c"}}
+    assert again.records == {"1/a": {"log": "a", "end": {"exit": 3}}, "1/c": {"log": "c"}}
     again.close()
     os.close(folder)

@@ -38,7 +38,9 @@ for code in (0, 7):
     job_dir = root / "jobs" / f"job-{{code}}" / "work"
     job_dir.mkdir(parents=True)
     ref = backend.siteward_launch_job(
-        JobRequest(job_id=f"job-{{code}}", name="job", site="here", job_dir=job_dir, command=["sh", "-c", f"exit {{code}}"])
+        JobRequest(
+            job_id=f"job-{{code}}", name="job", site="here", job_dir=job_dir, command=["sh", "-c", f"exit {{code}}"]
+        )
     )
     while not (status := backend.siteward_poll_job(ref)).state.ended:
         time.sleep(0.005)
@@ -106,7 +108,7 @@ def test_a_launch_does_not_wait_for_other_jobs(watched):
     """Also while another job's end waits for what it left, and a client does not read."""
     place, backend, watch = watched
     with Address(place.directory).connect() as deaf:
-        deaf.sendall(wire.pack({"do": "watch", "key": ""}))
+        deaf.sendall(wire.pack({"do": "watch", "k": ""}))
         long = backend.siteward_launch_job(place.request(SH, "-c", "sleep 600"))
         for _ in range(20):
             watch.end_of(backend.siteward_launch_job(place.request("true")))
@@ -267,7 +269,7 @@ def test_a_directory_that_cannot_hold_a_keeper_is_a_refusal(place: Place):
     """Nothing was started, and the words say where to look."""
     backend = place.backend()
     (place.directory / "keeper.lock").mkdir()
-    with pytest.raises(LaunchRefused, match="did not start.*keeper.log"):
+    with pytest.raises(LaunchRefused, match=r"did not start.*keeper\.log"):
         backend.siteward_launch_job(place.request("true"))
     (place.directory / "keeper.lock").rmdir()
     place.directory.rename(place.root / "moved")

@@ -78,11 +78,9 @@ class Backend:
 
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
-        while (task := self._find(ref)) and task["output"].startswith("("):  # it has no output yet
-            if not follow:
-                return
-            time.sleep(0.1)
-        if task is not None:
+        while (task := self._find(ref)) and task["output"].startswith("(") and follow:
+            time.sleep(0.1)  # tsp has not started it yet
+        if task and not task["output"].startswith("("):
             until = ["-f", "-s", "0.1", f"--pid={self._tsp('-p', task['id']).strip()}"] if follow else []
             command = ["tail", "-n", "+1" if tail is None else str(tail), *until, task["output"]]
             with subprocess.Popen(command, cwd=self.directory, stdout=subprocess.PIPE) as reader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 _BLOCK = 4096
 _CHUNK = 2**18
@@ -52,7 +53,7 @@ def compact(path: str, limit: int) -> None:
         finally:
             os.close(target)
         # Those who are reading go on in the old file to its end.
-        os.rename(draft, path)
+        Path(draft).rename(path)
     finally:
         os.close(source)
 
