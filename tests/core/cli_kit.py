@@ -20,7 +20,7 @@ PYTHON = sys.executable
 PLUGINS = '''
 from attrs import field, frozen
 from pathlib import Path
-from siteward import Allocation, Refusal, Reservation, hookimpl
+from siteward import Allocation, JobRef, JobState, JobStatus, Refusal, Reservation, hookimpl
 
 
 @frozen(kw_only=True)
@@ -56,8 +56,28 @@ class Units:
         return {"free": self.free.exists(), "units": {"licence": ["a", "b"]}}
 
 
+class Immortal:
+    """Its jobs neither end nor can be ended."""
+
+    api = 1
+
+    def __init__(self, context, options):
+        self.context = context
+
+    @hookimpl
+    def siteward_launch_job(self, request):
+        return JobRef(site=request.site, backend="immortal", job_id=request.job_id)
+
+    @hookimpl
+    def siteward_poll_job(self, ref):
+        return JobStatus(state=JobState.RUNNING)
+
+    @hookimpl
+    def siteward_terminate_job(self, ref, grace): ...
+
+
 class Bare:
-    """Three hooks, and platforms that say no."""
+    """Its platform cannot launch anything."""
 
     api = 1
 
@@ -85,9 +105,10 @@ def until(condition, timeout=30):
 
 
 def live_jobs(store):
-    """Return the jobs of a store that have not ended; much faster than asking ``ps``."""
+    """Return the jobs of a store that have not ended and can be; much faster than asking ``ps``."""
+    query = "SELECT job_id FROM jobs WHERE state IN ('PENDING', 'RUNNING') AND backend != 'immortal'"
     with closing(sqlite3.connect(store)) as db:
-        rows = db.execute("SELECT job_id FROM jobs WHERE state IN ('PENDING', 'RUNNING')").fetchall()
+        rows = db.execute(query).fetchall()
     return [job_id for (job_id,) in rows]
 
 
@@ -100,6 +121,7 @@ class Cli:
         plugins = folder / "plugins"
         self.add_plugin("backends", "kept", "backends:Full")
         self.add_plugin("backends", "bare", "cli_plugins:Bare")
+        self.add_plugin("backends", "immortal", "cli_plugins:Immortal")
         self.add_plugin("resources", "units", "cli_plugins:Units")
         (plugins / "cli_plugins.py").write_text(PLUGINS)
         paths = [str(plugins), str(CONTRACT), os.environ.get("PYTHONPATH", "")]

@@ -102,6 +102,25 @@ def test_a_platform_that_refuses_is_exit_code_2(cli):
     assert cli.json("ps", "--all", "--site", site) == []
 
 
+def test_a_platform_that_refuses_later_ends_the_run(cli):
+    """Once a job is launched somewhere, a site that cannot start its own is a cause, and is shown."""
+    bad = cli.site("site-2", backends={"bare": {}}, default_backend="bare")
+    done = cli("run", cli.job(SLEEP), "--site", cli.site("site-1"), "--site", bad, "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (101, "FAILED")
+    jobs = {job["site"]: job for job in document["jobs"]}
+    assert (jobs["site-1"]["state"], jobs["site-2"]["reason"]) == ("ABORTED", "LaunchFailed")
+    assert "site-2  FAILED" in done.stderr
+
+
+def test_a_site_that_is_not_needed_is_left_out(cli):
+    """With min_sites the others start, and the site that cannot is named with its reason."""
+    bad = cli.site("site-2", resources={"units": {"free": "/nowhere"}})
+    done = cli("run", cli.job(min_sites=1), "--site", cli.site("site-1"), "--site", bad)
+    assert done.returncode == 0
+    assert "site-2 is left out: every unit is taken" in done.stdout
+
+
 def test_no_site_of_the_job_given_is_exit_code_2(cli):
     done = cli("run", cli.job(sites=["elsewhere"]), "--site", cli.site())
     assert done.returncode == 2
@@ -141,11 +160,11 @@ def test_resources_are_waited_for(cli):
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_waiting_for_resources_can_be_given_up(cli, number):
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGINT, ["--detach"])])
+def test_waiting_for_resources_can_be_given_up(cli, number, more):
     """A signal while nothing is started ends the wait at once; nothing is left behind."""
     site = cli.site(resources={"units": {"free": "/nowhere"}})
-    process = cli.start("run", cli.job(), "--site", site, "--wait-resources", 600)
+    process = cli.start("run", cli.job(), "--site", site, "--wait-resources", 600, *more)
     process.stderr.readline()
     process.send_signal(number)
     assert process.wait(30) == 130
@@ -265,6 +284,17 @@ def test_sigterm_twice_does_not_kill(cli):
     assert "killing the jobs" not in process.stdout.read().decode()
 
 
+def test_a_third_ctrl_c_leaves_jobs_that_cannot_be_ended(cli):
+    """When the platform ends nothing, the user gets the terminal back all the same."""
+    site = cli.site(backends={"immortal": {}}, default_backend="immortal")
+    process = cli.start("run", cli.job(), "--site", site)
+    until(lambda: b"RUNNING" in process.stdout.readline())
+    for words in (b"ending", b"killing", b"leaving"):
+        process.send_signal(signal.SIGINT)
+        until(lambda words=words: words in process.stdout.readline())
+    assert process.wait(30) == 130
+
+
 def test_the_jobs_go_on_when_nobody_reads(cli):
     """`siteward run … | head -1` ends its jobs as ever; the verdict is theirs and stderr stays quiet."""
     script = "import time\nfor i in range(2000): print('x' * 100)\nopen('done', 'w')"
@@ -300,7 +330,7 @@ def test_a_terminal_shows_a_live_table(cli):
 
 def test_detach_leaves_a_driver_behind(cli, sites):
     """The command is over once the jobs are launched; another process sees them end, results are brought home."""
-    script = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nprint('went')"
+    script = "import os, time\nos.mkfifo('pipe')\nwhile not os.path.exists('go'): time.sleep(0.02)\nprint('went')"
     document = cli.json("run", cli.job(script), *sites, "--detach", "--output", "results")
     assert document["verdict"] is None
     assert [job["return_code"] for job in document["jobs"]] == [127, 127]
@@ -316,6 +346,8 @@ def test_detach_leaves_a_driver_behind(cli, sites):
     until(lambda: not cli.drivers())
     assert (cli.folder / "results" / "site-2.log").read_text() == "went\n"
     assert (cli.folder / "results" / "site-1" / "go").exists()
+    (told,) = [event for event in cli.json("events", job_id, *sites[:2]) if event["kind"] == "not copied"]
+    assert "pipe: is neither" in told["message"]
 
 
 def test_detach_tells_what_went_wrong(cli):

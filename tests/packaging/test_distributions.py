@@ -22,7 +22,7 @@ VERSION = project_table(ROOT / "core")["version"]
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
 def test_a_distribution_is_complete(project):
-    """It has a README, the licence, and a typed package with a flat name, and it installs on every Python we support."""
+    """It has a README, the licence and a typed package with a flat name, for every Python that we support."""
     table = project_table(project)
     package = project / "src" / table["name"].replace("-", "_")
     assert (project / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
@@ -62,7 +62,7 @@ def test_the_layers_are_checked_for_every_plugin(project):
 
 def test_importing_the_core_imports_no_plugin():
     """`import siteward` and its command line load no plugin and no platform's client."""
-    names = [project_table(project)["name"].replace("-", "_") for project in PLUGINS]
-    code = f"import sys, siteward, siteward.cli; print([m for m in {[*names, 'docker', 'kubernetes']} if m in sys.modules])"
+    unwanted = {project_table(project)["name"].replace("-", "_") for project in PLUGINS} | {"docker", "kubernetes"}
+    code = f"import sys, siteward, siteward.cli; print(sorted({unwanted} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

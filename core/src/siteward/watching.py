@@ -102,11 +102,11 @@ class Watching:
             if launcher is None or self._watched.get(launcher.name, False) is not watched:
                 continue
             if tracked.ref is not None and not tracked.polling and not tracked.finishing:
-                tracked.polling = self.driver.submit(self.poll, tracked)
+                tracked.polling = True
+                self.driver.submit(self.poll, tracked)
 
     def poll(self, tracked: Tracked) -> None:
         """Look at a job once; a look that fails is ``reachable=False``, never an end."""
-        tracked.polling = True
         try:
             with tracked.calls:
                 if tracked.launcher is None or tracked.ref is None or tracked.finishing:

@@ -108,21 +108,29 @@ def _hear(reader: int, as_json: bool) -> int:
             chunk = os.read(reader, 65536)
         except KeyboardInterrupt:
             interrupted = True
-            with suppress(ProcessLookupError):
-                os.kill(driver or os.getpid(), signal.SIGTERM)
+            _end(driver)
             continue
         if not chunk:
             say("the driver died before it had launched the job; `siteward ps` shows what is left of it")
             return UNEXPECTED
         *lines, data = (data + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            driver = message.get("pid", driver)
+        for message in map(json.loads, lines):
+            if "pid" in message:
+                driver = message["pid"]
+                if interrupted:
+                    _end(driver)
             if "say" in message:
                 say(message["say"])
             if "code" in message:
                 _print(message["document"], as_json)
                 return INTERRUPTED if interrupted else int(message["code"])
+
+
+def _end(driver: int) -> None:
+    """Hand a Ctrl-C on; a driver that has not told its pid yet gets it then."""
+    if driver:
+        with suppress(ProcessLookupError):
+            os.kill(driver, signal.SIGTERM)
 
 
 def _print(document: dict[str, Any] | None, as_json: bool) -> None:

@@ -101,6 +101,8 @@ class Watcher:
                 if not (row.state.ended and name in self._followers and self._is_late(name)):
                     self._last[name] = row
             rows.append(self._last.get(name) or Row(site=name, backend=handle.backend, state=JobState.PENDING))
+        never = [(name, result) for name, result in self._run.results.items() if name not in self._run.handles]
+        rows += [Row(site=name, backend="", state=result.state, message=result.message) for name, result in never]
         return rows
 
     def _look(self, name: str, handle: Handle) -> Row:

@@ -9,8 +9,13 @@ from typing import Any
 from siteward.testing.promises import promises_of, words_of
 
 PROPERTY = "siteward-promise"
-CHECKED = "checked"
-_WIDTH = 16
+VERDICTS = (CHECKED, DEVIATION, NOT_APPLICABLE, NOT_RUN, FAILED) = (
+    "checked",
+    "deviation",
+    "not applicable",
+    "not run",
+    "FAILED",
+)
 
 
 class Report:
@@ -34,7 +39,7 @@ class Report:
         self._backends[contract] = backend
         if report.when == "call" or outcome in ("failed", "error", "skipped"):
             verdict = _verdict(outcome, report)
-            if verdict and self._outcomes.get((contract, name), ("",))[0] != "FAILED":
+            if verdict and self._outcomes.get((contract, name), ("",))[0] != FAILED:
                 self._outcomes[contract, name] = verdict
 
     def sections(self) -> Iterator[tuple[str, list[str]]]:
@@ -42,10 +47,10 @@ class Report:
         for key, contract in self._contracts.items():
             lines, counts = [], Counter[str]()
             for name, test in promises_of(contract).items():
-                verdict, reason = self._outcomes.get((key, name), ("not run", "deselected, or the session ended early"))
+                verdict, reason = self._outcomes.get((key, name), (NOT_RUN, "deselected, or the session ended early"))
                 counts[verdict] += 1
-                lines.append(f"{verdict:<{_WIDTH}}{words_of(test)}{f' ({reason})' if reason else ''}")
-            totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+                lines.append(f"{verdict:<16}{words_of(test)}{f' ({reason})' if reason else ''}")
+            totals = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
             yield f"contract of backend {self._backends.get(key, '?')!r} ({key}): {totals}", lines
 
 
@@ -53,10 +58,10 @@ def _verdict(outcome: str, report: Any) -> tuple[str, str] | None:
     if outcome == "passed":
         return CHECKED, ""
     if outcome in ("failed", "error"):
-        return "FAILED", report.nodeid if outcome == "failed" else f"error in {report.when}"
+        return FAILED, report.nodeid if outcome == "failed" else f"error in {report.when}"
     if outcome == "xfailed":
-        return "deviation", getattr(report, "wasxfail", "")
+        return DEVIATION, getattr(report, "wasxfail", "")
     if outcome == "skipped":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        return "not applicable", reason.removeprefix("Skipped: ")
+        return NOT_APPLICABLE, reason.removeprefix("Skipped: ")
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -43,10 +42,6 @@ _REF_DATA = ("pid", "start", "boot", "log")
 _RUNNING = JobStatus(state=JobState.RUNNING)
 
 
-def _check_python(path: str) -> str | None:
-    return None if shutil.which(path) else f"no executable {path!r} is on this machine"
-
-
 def _check_log_size(size: int) -> str | None:
     return None if size >= _SMALLEST_LOG else f"expected at least {_SMALLEST_LOG} bytes, got {size}"
 
@@ -77,7 +72,6 @@ class Backend:
             default=sys.executable or "python3",
             metadata={
                 "help": "Python of jobs that name a module; by default the one that runs siteward",
-                "check": _check_python,
             },
         )
         inherit_env: tuple[str, ...] = field(
@@ -116,6 +110,7 @@ class Backend:
         self._directory = Path(context.directory).absolute()
         self._address = Address(self._directory)
         self._keeper = KeeperClient(self._address)
+        self._python = _resolve(options.python_path, context.base_dir)
         self._inherited = (*_BASE_ENV, *options.inherit_env)
         self._publish: Publish | None = None
         self._subscription: Subscription | None = None
@@ -129,7 +124,7 @@ class Backend:
         message = {
             "do": "launch",
             "k": key_of(request.job_id, request.attempt),
-            "argv": request.argv(self._options.python_path, request.job_dir),
+            "argv": request.argv(self._python, request.job_dir),
             "env": self._environment(request),
             "dir": str(request.job_dir),
             "log": str(request.log_file),
@@ -216,19 +211,26 @@ class Backend:
     def siteward_remove_job(self, ref: JobRef) -> None:
         """Let the keeper forget the job's end."""
         message = {**self._name(ref), "do": "forget"}
-        if not self._keeper.tell(message) and (self._directory / wire.JOURNAL).exists():
-            try:
-                self._keeper.ask({"do": "check"})
-            except Lost as error:
-                raise Unreachable(str(error)) from error
-            self._keeper.tell(message)
+        if self._keeper.tell(message) or not self._anything_on_record():
+            return
+        try:
+            self._keeper.ask({"do": "check"})
+        except Lost as error:
+            raise Unreachable(str(error)) from error
+        self._keeper.tell(message)
+
+    def _anything_on_record(self) -> bool:
+        try:
+            return (self._directory / wire.JOURNAL).stat().st_size > 0
+        except OSError:
+            return False
 
     @hookimpl
     def siteward_render_job(self, request: JobRequest) -> object:
         """Return what would be run."""
         cpus, memory = self._limits(request)
         return {
-            "argv": request.argv(self._options.python_path, request.job_dir),
+            "argv": request.argv(self._python, request.job_dir),
             "cwd": str(request.job_dir),
             "env": self._environment(request),
             "log": str(request.log_file),
@@ -240,7 +242,7 @@ class Backend:
         """Look at the keeper, the directory, Python and what can be enforced."""
         from siteward_process.check import check_machine
 
-        return check_machine(self._directory, self._options.python_path, self._keeper)
+        return check_machine(self._directory, self._python, self._keeper)
 
     @hookimpl
     def siteward_close_backend(self) -> None:
@@ -282,6 +284,11 @@ class Backend:
 
     def _name(self, ref: JobRef) -> dict[str, Any]:
         return {**ref.data, "k": key_of(ref.job_id, ref.attempt)}
+
+
+def _resolve(program: str, base_dir: Path) -> str:
+    """Return a program of the site file: a name is looked up on PATH, a path is relative to the site file."""
+    return str(base_dir / Path(program).expanduser()) if "/" in program else program
 
 
 def _status(record: Mapping[str, Any]) -> JobStatus:

@@ -36,13 +36,20 @@ class Jobs:
         self._survivors = Survivors(self._roll, self._endings, cgroups)
         self.cap = self._roll.cap
         self.reap = self._endings.reap
-        self.adopt = self._survivors.adopt_all
         self.survivor_ended = self._survivors.ended
 
     @property
     def live(self) -> int:
         """How many jobs have not ended."""
         return len(self._roll.live)
+
+    def adopt(self) -> None:
+        """Take over the jobs of the keeper before this one, and the KILLs that it had still to send."""
+        self._survivors.adopt_all()
+        for job in self._roll.live.values():
+            if "kill" in job.record:
+                job.kill_at = time.monotonic() + max(0.0, job.record["kill"] - time.time())
+                self._kill_later(job, job.kill_at - time.monotonic())
 
     def lines(self, key: str = "") -> list[str]:
         """Return what is known of one job, or of every job that is not forgotten, each encoded."""
@@ -67,6 +74,9 @@ class Jobs:
             pid, group = self._spawn(message)
         except SpawnFailed as error:
             return self._roll.close(key, end_of(LAUNCH_FAILED, str(error), exit_code=error.exit_code))
+        except Exception as error:
+            self._roll.close(key, end_of(LAUNCH_FAILED, f"the keeper failed to start it: {error!r}; see keeper.log"))
+            raise
         notes = {"notes": group.notes} if group and group.notes else {}
         line = self._journal.put(key, pid=pid, start=proc.start_of(pid), boot=boot, log=log, t0=t0, **notes)
         job = LiveJob(key, self._journal.records[key])
@@ -127,6 +137,7 @@ class Jobs:
             return
         first = job.kill_at is None
         job.kill_at = kill_at
+        self._journal.put(job.key, kill=time.time() + grace)
         if grace == 0:
             self._kill(job)
             return
@@ -134,13 +145,16 @@ class Jobs:
             self._signal(job, signal.SIGTERM)
             # A stopped process takes no TERM.
             self._signal(job, signal.SIGCONT)
-        self._roll.host.later(grace, lambda: self._kill(job))
+        self._kill_later(job, grace)
+
+    def _kill_later(self, job: LiveJob, seconds: float) -> None:
+        self._roll.host.later(seconds, lambda: self._kill(job))
 
     def _kill(self, job: LiveJob) -> None:
         if self._roll.live.get(job.key) is job and job not in self._endings:
             self._signal(job, signal.SIGKILL)
             # What the job was just starting may have missed it.
-            self._roll.host.later(_KILL_AGAIN, lambda: self._kill(job))
+            self._kill_later(job, _KILL_AGAIN)
 
     def _signal(self, job: LiveJob, number: signal.Signals) -> None:
         """Signal the job's group, and what left the group."""

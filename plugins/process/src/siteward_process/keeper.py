@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 
 from siteward_process import cap, linux, wire
@@ -25,9 +26,11 @@ from siteward_process.limits import Cgroups
 from siteward_process.spawn import Spawner, ignored_signals
 
 # How long a keeper without jobs waits for its next client, and for its first, who is sure to come.
-LINGER = 0.25
+LINGER = 0.1
 _FIRST_WITHIN = 5.0
 _EVENTS = 64
+_MAX_COMPLAINTS = 100
+_MAX_LOG = 2**20
 _MAX_BACKLOG = 8 * 2**20
 
 
@@ -49,6 +52,7 @@ class Keeper:
         self._epoll = select.epoll()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
+        self._complaints = 0
         self._connections: dict[int, Connection] = {}
         self._idle_since = time.monotonic() + _FIRST_WITHIN
         self._directory = directory_fd
@@ -102,12 +106,22 @@ class Keeper:
     def run(self) -> None:
         """Serve until there is nothing left to keep and nobody to serve."""
         while not self._may_leave():
-            self._turn()
+            try:
+                self._turn()
+            except Exception:
+                self._complain()
         # From here on nobody finds the socket; whoever is in its queue is cut off before a word was said,
         # and starts another keeper.
         with contextlib.suppress(OSError):
             os.unlink(wire.SOCKET, dir_fd=self._directory)
         self._listener.close()
+
+    def _complain(self) -> None:
+        """Note a mistake in this program in keeper.log, and go on: jobs depend on it."""
+        self._complaints += 1
+        if self._complaints <= _MAX_COMPLAINTS:
+            traceback.print_exc()
+        time.sleep(0.01)
 
     def _may_leave(self) -> bool:
         quiet = not self._connections and not self._jobs.live
@@ -170,7 +184,10 @@ class Keeper:
                     self._answer(connection, message)
         except BlockingIOError:
             return
-        except (OSError, KeyError, TypeError):
+        except (OSError, KeyError, TypeError, ValueError):
+            self._drop(connection)
+        except Exception:
+            self._complain()
             self._drop(connection)
 
     def _answer(self, connection: Connection, message: wire.Message) -> None:
@@ -290,8 +307,10 @@ def _detach(directory: str, ready: int) -> int | None:
             return None
         raise
     log = os.open(
-        wire.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd
+        wire.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd
     )
+    if os.fstat(log).st_size > _MAX_LOG:
+        os.ftruncate(log, 0)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for source, target in ((null, 0), (null, 1), (log, 2)):
         os.dup2(source, target, inheritable=False)

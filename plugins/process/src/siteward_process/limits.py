@@ -58,7 +58,8 @@ class Group:
     def leave(self) -> None:
         """Move this process back to where it was."""
         for controller in self._paths:
-            _write(self._homes[controller] / "cgroup.procs", "0")
+            with contextlib.suppress(OSError):
+                _write(self._homes[controller] / "cgroup.procs", "0")
 
     def oom_kills(self) -> int:
         """Return how many processes of the job the kernel killed for want of memory."""
