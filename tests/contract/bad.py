@@ -110,7 +110,7 @@ class ResolvesAgain(Full):
     "exit_codes_are_kept",
     "polite_job_saves",
     "watch_tells_running_then_the_end",
-    "watch_only_goes_forward",
+    "watch_tells_every_end",
     "watch_sees_jobs_of_before",
     "ends_need_no_poll",
     "old_news_does_no_harm",

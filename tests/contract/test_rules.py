@@ -54,7 +54,7 @@ def test_every_promise_has_words():
     """Every promise has words of its own: the first line of its docstring, one whole sentence."""
     words = [words_of(test) for test in promises_of(BackendContract).values()]
     assert len(set(words)) == len(words) > 50
-    assert [each for each in words if not each[0].isupper() and each[0] != "{" or each.startswith("test_")] == []
+    assert [each for each in words if (not each[0].isupper() and each[0] != "{") or each.startswith("test_")] == []
 
 
 def test_every_optional_hook_has_a_promise_and_a_fallback():

@@ -172,7 +172,7 @@ def convert(value: Any, type_: Any) -> Any:
 
 
 @lru_cache
-def _readable(cls: type[Any]) -> tuple[dict[str, attrs.Attribute[Any]], dict[str, Any]]:
+def _readable(cls: Any) -> tuple[dict[str, attrs.Attribute[Any]], dict[str, Any]]:
     """Return the fields that a file may set, and their types."""
     fields = {field.name: field for field in attrs.fields(cls) if field.init and not field.metadata.get("internal")}
     return fields, get_type_hints(cls)

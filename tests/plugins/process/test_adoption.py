@@ -180,6 +180,18 @@ def test_survivors_can_be_terminated(watched, grace):
     assert not is_alive(daemon)
 
 
+def test_the_kill_after_a_terminate_survives_the_keeper_too(watched):
+    """What was still to be sent is on record; the next keeper sends it, unasked."""
+    place, backend, watch = watched
+    request = place.request(SH, "-c", 'trap "" TERM; echo $$ > main; while :; do sleep 1; done')
+    ref = backend.siteward_launch_job(request)
+    read_pid(request.job_dir / "main")
+    backend.siteward_terminate_job(ref, 0.5)
+    place.kill_keeper()
+    assert watch.end_of(ref).result.reason is Reason.BACKEND_LOST
+    assert not is_alive(ref.data["pid"])
+
+
 def test_survivors_outputs_can_be_read(watched):
     place, backend, _watch = watched
     go = place.root / "go"

@@ -170,10 +170,12 @@ def test_a_job_that_forks_without_end_is_gone_after_kill(watched):
         "while time.monotonic() < end:\n"
         "    time.sleep(0.002)\n"
         "    if os.fork(): os._exit(0)\n"
+        "    open('links', 'a').write('x')\n"
     )
     request = place.request(*python(code))
     ref = backend.siteward_launch_job(request)
-    time.sleep(0.1)
+    links = request.job_dir / "links"
+    until(lambda: links.exists() and links.stat().st_size > 10, "the chain has some links")
     backend.siteward_terminate_job(ref, 0)
     watch.end_of(ref)
     mark = proc.marker_of(str(request.job_dir), request.job_id, 1)
