@@ -172,7 +172,7 @@ def convert(value: Any, type_: Any) -> Any:
 
 
 @lru_cache
-def _readable(cls: Any) -> tuple[dict[str, attrs.Attribute[Any]], dict[str, Any]]:
+def _readable(cls: type[Any]) -> tuple[dict[str, attrs.Attribute[Any]], dict[str, Any]]:
     """Return the fields that a file may set, and their types."""
     fields = {field.name: field for field in attrs.fields(cls) if field.init and not field.metadata.get("internal")}
     return fields, get_type_hints(cls)
@@ -185,7 +185,7 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
     """
     if not isinstance(block, Mapping):
         return {}, [Problem("", f"expected a mapping, got {describe(block)}")]
-    fields, hints = _readable(cls)
+    fields, hints = _readable(cls)  # type: ignore[arg-type]  # a type is hashable; mypy does not see it
     values: dict[str, Any] = {}
     problems = [
         Problem(str(key), f"unknown key; expected one of {', '.join(fields) or 'none'}", nearest(str(key), fields))

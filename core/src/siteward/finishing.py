@@ -57,7 +57,7 @@ class Finisher:
     def is_quick(self, tracked: Tracked) -> bool:
         """Whether finishing touches nothing but this site's own disk, so that any thread may do it in passing."""
         launcher = tracked.launcher
-        saves_log = launcher is not None and launcher.has("read_logs") and not tracked.log_file.exists()
+        saves_log = launcher is not None and launcher.has("read_logs") and not os.path.exists(tracked.log_file)
         collects = launcher is not None and launcher.has("collect_job")
         listening = any(self.calls(tracked, hook) for hook in PLUGIN_HOOKS)
         return not (collects or saves_log or tracked.token or listening)
@@ -105,7 +105,7 @@ class Finisher:
             if launcher.has("collect_job"):
                 answer = self._retry(tracked, "collect", lambda: launcher.collect(ref, tracked.job_dir))
                 workspace = answer or "lost"
-            if launcher.has("read_logs") and not tracked.log_file.exists():
+            if launcher.has("read_logs") and not os.path.exists(tracked.log_file):
                 self._retry(tracked, "save the log", lambda: _save_log(tracked))
         log_tail = result.log_tail or read_tail(tracked.log_file)
         if (workspace, log_tail) == (result.workspace, result.log_tail):
@@ -184,12 +184,14 @@ def _caller(impl: pluggy.HookImpl) -> Call:
 def read_tail(path: Path) -> str:
     """Return the last lines of a file, at most 8 KiB; empty if there is none."""
     try:
+        if os.stat(path).st_size == 0:
+            return ""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return ""
     try:
         size = os.fstat(fd).st_size
-        data = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES)) if size else b""
+        data = os.pread(fd, TAIL_BYTES, max(0, size - TAIL_BYTES))
     except OSError:
         return ""
     finally:

@@ -6,6 +6,7 @@ before something may exist raises and leaves nothing behind; any later one gives
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
         job_id=job.id,
         name=job.name,
         site=file.name,
-        job_dir=parts.job_folder(job.id) / "work",
+        job_dir=Path(f"{parts.job_folder(job.id)}/work"),
         options=options,
         study=study,
         study_name=job.study,
@@ -134,7 +135,7 @@ def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
 def prepare(parts: SiteParts, job: Job) -> Prepared:
     """Check a job and reserve its resources; ResourcesRefused if the site's manager says no."""
     launcher, request = build_request(parts, job)
-    if parts.job_folder(job.id).exists() and parts.store.get(job.id) is not None:
+    if os.path.lexists(request.job_dir) and parts.store.get(job.id) is not None:
         raise _duplicate(parts, job.id)
     return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
 
@@ -198,7 +199,8 @@ class Prepared:
 
     def _claim(self) -> Tracked:
         """Take the job's folder and lock; whoever comes second gets DuplicateJob."""
-        folder = self.request.job_dir.parent
+        job_dir = str(self.request.job_dir)
+        folder = os.path.dirname(job_dir)
         lock, new = _lock_folder(folder)
         if lock is None or (not new and self.parts.store.get(self.job.id) is not None):
             if lock is not None:
@@ -208,7 +210,7 @@ class Prepared:
             job_id=self.job.id,
             name=self.job.name,
             backend=self.launcher.name,
-            folder=folder,
+            folder=Path(folder),
             grace=self.request.grace,
             timeout=self.request.timeout,
             launcher=self.launcher,
@@ -216,9 +218,9 @@ class Prepared:
         )
         try:
             self.parts.driver.track(tracked)
-            if not new and self.request.job_dir.exists():  # left by a crash before the intent was stored
-                shutil.rmtree(self.request.job_dir)
-            self.request.job_dir.mkdir(mode=0o700)
+            if not new and os.path.lexists(job_dir):  # left by a crash before the intent was stored
+                shutil.rmtree(job_dir)
+            os.mkdir(job_dir, 0o700)
             if (workspace := self.job.workspace_path()) is not None:
                 copy_workspace(workspace, self.request.job_dir)
                 self.request.job_dir.chmod(0o700)
@@ -342,11 +344,11 @@ class Prepared:
             fail_launch(self.parts, tracked, words)
 
 
-def _lock_folder(folder: Path) -> tuple[OwnerLock | None, bool]:
+def _lock_folder(folder: str) -> tuple[OwnerLock | None, bool]:
     """Return the lock on a job's folder (None if another has it), and whether the folder is new."""
     while True:
         try:
-            folder.mkdir(mode=0o700)
+            os.mkdir(folder, 0o700)
             new = True
         except FileExistsError:
             new = False

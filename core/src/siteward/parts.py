@@ -122,7 +122,7 @@ class SiteParts:
 
     def job_folder(self, job_id: str) -> Path:
         """Return where everything of a job is kept."""
-        return self.state_dir / "jobs" / job_id
+        return Path(f"{self.state_dir}/jobs/{job_id}")
 
     # --- the queue ---
 

@@ -196,7 +196,7 @@ class SiteFile:
 
 
 def _resolve(path: str, base_dir: Path) -> Path:
-    return base_dir / os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises for a user it does not know
+    return base_dir / os.path.expanduser(path)
 
 
 def _with_empty_blocks(data: Any) -> Any:

@@ -85,8 +85,8 @@ _forking = threading.Lock()
 class OwnerLock:
     """The lock on one job's ``owner`` file; at most one holder on the machine."""
 
-    def __init__(self, job_folder: Path) -> None:
-        self._path = job_folder / "owner"
+    def __init__(self, job_folder: str | Path) -> None:
+        self._path = f"{job_folder}/owner"
         with _forking:  # a child forked between these two would keep the lock
             self._fd = _open(self._path)
             _held.add(self)
@@ -102,7 +102,7 @@ class OwnerLock:
     def intact(self) -> bool:
         """Whether the file that is locked is still the job's: gc may have removed the folder before we had the lock."""
         try:
-            status, mine = self._path.stat(), os.fstat(self._fd)
+            status, mine = os.stat(self._path), os.fstat(self._fd)
         except FileNotFoundError:
             return False
         return (status.st_dev, status.st_ino) == (mine.st_dev, mine.st_ino)
@@ -114,7 +114,7 @@ class OwnerLock:
             os.close(fd)
 
 
-def _open(path: Path) -> int:
+def _open(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags, 0o600)

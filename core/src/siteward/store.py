@@ -51,7 +51,7 @@ _MIGRATIONS = (
         driver TEXT, stop_cause TEXT, stop_grace REAL,
         created_at REAL NOT NULL, launched_at REAL, started_at REAL, ended_at REAL
     );
-    CREATE INDEX jobs_by_phase ON jobs (phase, created_at);
+    CREATE INDEX jobs_unfinished ON jobs (created_at) WHERE phase <> 'removed';
     CREATE TABLE events (job_id TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL);
     CREATE INDEX events_by_job ON events (job_id);
     """,
@@ -274,11 +274,15 @@ class Store:
         if phases is None:
             return self._select("ORDER BY created_at, rowid", ())
         marks = ", ".join("?" * len(phases))
-        return self._select(f"WHERE phase IN ({marks}) ORDER BY created_at, rowid", [phase.value for phase in phases])
+        indexed = "" if Phase.REMOVED in phases else "phase <> 'removed' AND "
+        where = f"WHERE {indexed}phase IN ({marks}) ORDER BY created_at, rowid"
+        return self._select(where, [phase.value for phase in phases])
 
     def stop_requests(self, driver: str) -> list[JobRow]:
         """Return this driver's jobs that are to be ended."""
-        return self._select("WHERE driver=? AND stop_cause IS NOT NULL AND result IS NULL", (driver,))
+        return self._select(
+            "WHERE phase <> 'removed' AND driver=? AND stop_cause IS NOT NULL AND result IS NULL", (driver,)
+        )
 
     def count_active(self) -> int:
         """Return how many jobs count against ``max_jobs``."""

@@ -61,7 +61,7 @@ class Tracked:
     early: list[JobStatus] = Factory(list)
     future: Future[Result] = Factory(Future)
     changed: threading.Condition = Factory(threading.Condition)
-    log_file: Path = Factory(lambda self: self.folder / "output.log", takes_self=True)
+    log_file: Path = Factory(lambda self: Path(f"{self.folder}/output.log"), takes_self=True)
     calls: threading.RLock = Factory(threading.RLock)
 
     @classmethod

@@ -1,6 +1,6 @@
 """The job that the kit runs: copied into a workspace, it tells in files what it was given. Any Python from 3.8."""
 
-# ruff: noqa: PTH103, PTH104, PTH109, PTH118 - without pathlib it starts faster
+
 
 from __future__ import annotations
 

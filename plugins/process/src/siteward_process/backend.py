@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from siteward import (
 from siteward_process import wire
 from siteward_process.client import Address, KeeperClient, Lost, Subscription
 from siteward_process.journal import key_of, parts_of
+from siteward_process.news import RUNNING, News
 from siteward_process.reading import read_output
 from siteward_process.spawn import DEFAULT_PATH
 
@@ -39,7 +41,6 @@ _BASE_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER")
 _SMALLEST_LOG = 64 * 1024
 
 _REF_DATA = ("pid", "start", "boot", "log")
-_RUNNING = JobStatus(state=JobState.RUNNING)
 
 
 def _check_log_size(size: int) -> str | None:
@@ -112,7 +113,7 @@ class Backend:
         self._keeper = KeeperClient(self._address)
         self._python = _resolve(options.python_path, context.base_dir)
         self._inherited = (*_BASE_ENV, *options.inherit_env)
-        self._publish: Publish | None = None
+        self._news: News | None = None
         self._subscription: Subscription | None = None
 
     # --- the job --------------------------------------------------------------------------------------------
@@ -121,9 +122,10 @@ class Backend:
     def siteward_launch_job(self, request: JobRequest) -> JobRef:
         """Have the keeper start the job's command; a command that cannot be started has an end at once."""
         cpus, memory = self._limits(request)
+        key = key_of(request.job_id, request.attempt)
         message = {
             "do": "launch",
-            "k": key_of(request.job_id, request.attempt),
+            "k": key,
             "argv": request.argv(self._python, request.job_dir),
             "env": self._environment(request),
             "dir": str(request.job_dir),
@@ -132,6 +134,14 @@ class Backend:
             "cpus": cpus,
             "memory": memory,
         }
+        with self._news.launching(key) if self._news else nullcontext():
+            answer = self._ask_to_launch(message)
+            ref = self._ref(answer)
+            if self._news and "end" not in answer:
+                self._news.runs(key, ref)
+        return ref
+
+    def _ask_to_launch(self, message: wire.Message) -> wire.Message:
         try:
             answer = self._keeper.ask(message)
         except Lost as error:
@@ -140,10 +150,7 @@ class Backend:
             raise LaunchRefused(str(error)) from error
         if "k" not in answer:
             raise LaunchRefused(str(answer.get("refused") or answer.get("error")))
-        ref = self._ref(answer)
-        if self._publish is not None and "end" not in answer:
-            self._publish(ref, _RUNNING)
-        return ref
+        return answer
 
     @hookimpl
     def siteward_poll_job(self, ref: JobRef) -> JobStatus:
@@ -170,12 +177,12 @@ class Backend:
     @hookimpl
     def siteward_watch_jobs(self, publish: Publish) -> None:
         """Publish each end as the keeper tells of it."""
-        self._publish = publish
-        self._subscription = Subscription(self._address, self._tell, publish.failed)
+        news = self._news = News(publish)
 
-    def _tell(self, record: wire.Message) -> None:
-        if self._publish is not None:
-            self._publish(self._ref(record), _status(record))
+        def tell(record: wire.Message) -> None:
+            news.tell(record["k"], self._ref(record), _status(record))
+
+        self._subscription = Subscription(self._address, tell, publish.failed)
 
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
@@ -249,7 +256,7 @@ class Backend:
         """Hang up. Jobs and keeper go on."""
         if self._subscription is not None:
             self._subscription.close()
-        self._publish = None
+        self._news = None
         self._keeper.close()
 
     # --- in between -----------------------------------------------------------------------------------------
@@ -294,7 +301,7 @@ def _resolve(program: str, base_dir: Path) -> str:
 def _status(record: Mapping[str, Any]) -> JobStatus:
     end = record.get("end")
     if end is None:
-        return _RUNNING
+        return RUNNING
     result = _result(record, end)
     return JobStatus(state=result.state, result=result)
 
