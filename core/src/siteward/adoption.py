@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -56,7 +57,7 @@ class Adopter:
         folder = self._parts.job_folder(row.job_id)
         try:
             if not row.done:  # a launch that failed together with the disk may have left a row alone
-                folder.mkdir(mode=0o700, exist_ok=True)
+                os.makedirs(folder, 0o700, exist_ok=True)
             lock = OwnerLock(folder)
         except OSError as error:
             self._parts.log.warning("job %s: its folder cannot be used: %s", row.job_id, error)

@@ -181,7 +181,7 @@ def _caller(impl: pluggy.HookImpl) -> Call:
     return call
 
 
-def read_tail(path: Path) -> str:
+def read_tail(path: str) -> str:
     """Return the last lines of a file, at most 8 KiB; empty if there is none."""
     try:
         if os.stat(path).st_size == 0:
@@ -202,7 +202,7 @@ def read_tail(path: Path) -> str:
 def _save_log(tracked: Tracked) -> None:
     assert tracked.launcher is not None
     assert tracked.ref is not None
-    partial = tracked.log_file.with_suffix(".partial")
+    partial = Path(f"{tracked.log_file}.partial")
     partial.touch(mode=0o600)
     with partial.open("wb") as stream:
         for chunk in tracked.launcher.read_logs(tracked.ref, follow=False, tail=None):

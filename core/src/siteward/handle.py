@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -152,7 +153,7 @@ class Handle:
         live = not self.done() and tracked.ref is not None
         if launcher is not None and live and tracked.ref is not None:
             yield from launcher.read_logs(tracked.ref, follow=follow, tail=tail)
-        elif tracked.log_file.exists():
+        elif os.path.exists(tracked.log_file):
             yield from _read_file(tracked.log_file, tail)
 
     def add_done_callback(self, function: Callable[[Handle], object]) -> None:
@@ -230,8 +231,8 @@ def _mirror(future: Future[Result]) -> Future[Result]:
     return mirror
 
 
-def _read_file(path: Path, tail: int | None) -> Iterator[bytes]:
-    with path.open("rb") as stream:
+def _read_file(path: str, tail: int | None) -> Iterator[bytes]:
+    with open(path, "rb") as stream:
         if tail is not None:
             _seek_tail(stream, tail)
         while chunk := stream.read(65536):

@@ -210,7 +210,7 @@ class Prepared:
             job_id=self.job.id,
             name=self.job.name,
             backend=self.launcher.name,
-            folder=Path(folder),
+            folder=folder,
             grace=self.request.grace,
             timeout=self.request.timeout,
             launcher=self.launcher,

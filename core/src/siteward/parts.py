@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import Logger
-from pathlib import Path
 from typing import Any
 
 from siteward.config import Problems
@@ -120,9 +119,9 @@ class SiteParts:
         """Return an enabled backend's launcher."""
         return self.launchers[name]
 
-    def job_folder(self, job_id: str) -> Path:
-        """Return where everything of a job is kept."""
-        return Path(f"{self.state_dir}/jobs/{job_id}")
+    def job_folder(self, job_id: str) -> str:
+        """Return the path of the folder that holds all that the site keeps of a job."""
+        return f"{self.state_dir}/jobs/{job_id}"
 
     # --- the queue ---
 

@@ -29,7 +29,7 @@ _UNEXPLAINED = {
 class Tracked:
     """One job, from the moment its driver holds its lock until it is done.
 
-    ``log_file`` is the job's output, as far as it is at the site. ``changed`` guards the mutable fields and is
+    ``folder`` holds all that the site keeps of the job. ``changed`` guards the mutable fields and is
     notified at each change; ``calls`` makes platform calls about this job serial (reentrant, because a backend
     may publish from within one). ``ref`` is None until the platform has the job. ``launch`` runs a queued job's
     launch.
@@ -38,7 +38,7 @@ class Tracked:
     job_id: str
     name: str
     backend: str
-    folder: Path
+    folder: str
     grace: float
     timeout: float | None = None
     attempt: int = 1
@@ -61,11 +61,10 @@ class Tracked:
     early: list[JobStatus] = Factory(list)
     future: Future[Result] = Factory(Future)
     changed: threading.Condition = Factory(threading.Condition)
-    log_file: Path = Factory(lambda self: Path(f"{self.folder}/output.log"), takes_self=True)
     calls: threading.RLock = Factory(threading.RLock)
 
     @classmethod
-    def from_row(cls, row: JobRow, folder: Path) -> Tracked:
+    def from_row(cls, row: JobRow, folder: str) -> Tracked:
         """Return what was stored; a done job's future has its result."""
         tracked = cls(
             job_id=row.job_id,
@@ -90,7 +89,12 @@ class Tracked:
     @property
     def job_dir(self) -> Path:
         """The job directory."""
-        return self.folder / "work"
+        return Path(f"{self.folder}/work")
+
+    @property
+    def log_file(self) -> str:
+        """The job's output, as far as it is at the site."""
+        return f"{self.folder}/output.log"
 
     def some_ref(self) -> JobRef:
         """Return the ref, or one with no data for a job that never reached the platform."""
