@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve
@@ -52,8 +53,11 @@ class LaunchesTwice(Full):
     @hookimpl
     def siteward_launch_job(self, request):
         ref = self.ref(request.job_id, request.attempt)
+        again = self.folder(ref).exists()
         self.folder(ref).mkdir(exist_ok=True)
         self.run(ref, request)
+        while again and (request.job_dir / "runs").read_bytes() != b"run\nrun\n":
+            time.sleep(0.005)
         return ref
 
 
@@ -269,14 +273,10 @@ class ForgetsAfterRestart(Full):
 
     def __init__(self, context, options):
         super().__init__(context, options)
-        self.known = set()
-
-    def run(self, ref, request):
-        self.known.add(ref.job_id)
-        super().run(ref, request)
+        self.strangers = {ref.job_id for ref in self.refs()}
 
     def look(self, ref):
-        if ref.job_id in self.known:
+        if ref.job_id not in self.strangers:
             return super().look(ref)
         result = ended(reason=Reason.BACKEND_LOST)
         return evolve(super().look(ref), state=result.state, result=result)
@@ -334,9 +334,9 @@ class MixesUpSites(Full):
     def refs(self):
         for path in self.folder(self.ref("any", 1)).parent.iterdir():
             job_id, _, attempt = path.name.rpartition(".")
-            site = path / "site"
-            if site.exists() and site.read_text() == self.context.site:
-                yield self.ref(job_id, int(attempt))
+            with suppress(FileNotFoundError):  # just made, or just removed
+                if (path / "site").read_text() == self.context.site:
+                    yield self.ref(job_id, int(attempt))
 
     def run(self, ref, request):
         (self.folder(ref) / "site").write_text(self.context.site)

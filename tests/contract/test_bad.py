@@ -55,10 +55,10 @@ def run_contract(folder, names):
 
 @pytest.fixture(scope="module")
 def outputs(request, tmp_path_factory):
-    """What pytest says of every bad backend that this session asks for; one pytest runs on each processor."""
+    """What pytest says of every bad backend that this session asks for; most of its time it waits for processes."""
     calls = (getattr(item, "callspec", None) for item in request.session.items)
     asked = [call.params["backend"] for call in calls if call is not None and "backend" in call.params]
-    count = os.cpu_count() or 1
+    count = 1 + (os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
         shares = [asked[index::count] for index in range(min(count, len(asked)))]
         runs = {tuple(names): pool.submit(run_contract, tmp_path_factory.mktemp("bad"), names) for names in shares}

@@ -10,7 +10,7 @@ import attrs
 import pluggy
 
 from siteward.config import Problems, build, nearest
-from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem, SitewardError
+from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem
 from siteward.hookspecs import Publish
 from siteward.job import DEFAULT_SITE, Job
 from siteward.plugins import Plugins, backend_hooks
@@ -123,13 +123,14 @@ class Launcher:
         if not self.has("resolve_options"):
             return options
         try:
-            resolved = self._call("siteward_resolve_options", options=options)
-        except SitewardError:
+            return self._expect(
+                self._call("siteward_resolve_options", options=options), kind, "siteward_resolve_options"
+            )
+        except LaunchError:
             raise
         except Exception as error:
             words = f"backend {self.name!r} cannot resolve the job's options: {type(error).__name__}: {error}"
             raise LaunchError(words) from error
-        return self._expect(resolved, kind, "siteward_resolve_options")
 
     def _call(self, hook: str, **arguments: object) -> Any:
         try:

@@ -81,10 +81,10 @@ class SiteParts:
                 launchers[name] = Launcher(self.plugins, self._context(name), block)
         for study, blocks in self.file.studies.items():
             for name in blocks:
-                if name in launchers:
+                if name in self.file.backends:
                     with _collecting(problems, f"studies.{study}.{name}"):
-                        launchers[name].study_options(self.file.study_block(study, name))
-                elif name != "env" and name not in self.file.backends:
+                        build(self._study_class(name), self.file.study_block(study, name))
+                elif name != "env":
                     words = f"is no backend of this site; expected env or one of {', '.join(self.file.backends)}"
                     problems.append(Problem(f"studies.{study}.{name}", words))
         manager = None
@@ -94,6 +94,13 @@ class SiteParts:
         if problems:
             raise FileError(self.file.file, problems)
         return launchers, manager
+
+    def _study_class(self, name: str) -> type:
+        """Return what reads a study's block for a backend, also for one whose own block is wrong."""
+        with suppress(PluginError):
+            kind: type = getattr(self.plugins.backend(name), "StudyOptions", NoOptions)
+            return kind
+        return AnyOptions
 
     def _manager_block(self) -> dict[str, Any]:
         if self.file.resources is not None:

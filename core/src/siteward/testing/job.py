@@ -1,7 +1,5 @@
 """The job that the kit runs: copied into a workspace, it tells in files what it was given. Any Python from 3.8."""
 
-
-
 from __future__ import annotations
 
 import os

@@ -100,7 +100,8 @@ class Kit:
         self.setup = setup
         self.platform = setup.platform
         self.directory = directory
-        self.hooks = backend_hooks(self.plugins().backend(setup.name))
+        self.plugins = self._plugins()
+        self.hooks = backend_hooks(self.plugins.backend(setup.name))
         (directory / "app").mkdir()
         (directory / "app" / PROGRAM.name).write_bytes(PROGRAM.read_bytes())
         self._sites: list[Site] = []
@@ -160,8 +161,7 @@ class Kit:
             self._files[name].write_text(json.dumps({**data, **fields}, ensure_ascii=False))
         return self._files[name]
 
-    def plugins(self, spy: Spy | None = None) -> Plugins:
-        """Return plugins in which the backend under test is known."""
+    def _plugins(self, spy: Spy | None = None) -> Plugins:
         plugins = Plugins()
         if self.setup.plugin is not None:
             plugins.add(BACKENDS, self.setup.name, self.setup.plugin)
@@ -171,7 +171,9 @@ class Kit:
 
     def site(self, name: str = "site-1", *, spy: Spy | None = None, **fields: Any) -> Site:
         """Open a site; it is closed after the test at the latest. The same name is the same site."""
-        site = Site.load(self.site_file(name, **fields), plugins=self.plugins(spy)).__enter__()
+        site = Site.load(
+            self.site_file(name, **fields), plugins=self._plugins(spy) if spy else self.plugins
+        ).__enter__()
         self._sites.append(site)
         return site
 
@@ -267,7 +269,7 @@ class Kit:
         folder.mkdir(mode=0o700, exist_ok=True)
         log = logging.getLogger(f"siteward.{self.setup.name}")
         context = Context(site=name, backend=self.setup.name, directory=folder, log=log, base_dir=self.directory)
-        launcher = Launcher(self.plugins(), context, self.setup.site_options)
+        launcher = Launcher(self.plugins, context, self.setup.site_options)
         self._launchers.append(launcher)
         if publish is not None:
             launcher.watch(publish)
@@ -340,8 +342,7 @@ class Kit:
         for site in list(self._sites):
             with suppress(Exception):
                 self._end_all(site)
-        for job_id in self._job_ids:
-            self.platform.sweep(job_id)
+        self.platform.sweep(self._job_ids)
         for site in list(self._sites):
             with suppress(Exception):
                 self.close(site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,8 +35,8 @@ class Platform:
         """Create an empty file in the running job's directory."""
         raise NotImplementedError
 
-    def sweep(self, job_id: str) -> None:
-        """End what a faulty backend left of the job; called after each test."""
+    def sweep(self, job_ids: Collection[str]) -> None:
+        """End what a faulty backend left of these jobs; called after each test."""
 
 
 class LocalPlatform(Platform):
@@ -61,22 +61,27 @@ class LocalPlatform(Platform):
         """Write into the job directory."""
         (job_dir / name).touch()
 
-    def sweep(self, job_id: str) -> None:
-        """Kill the job's processes."""
-        for process in _processes(job_id):
+    def sweep(self, job_ids: Collection[str]) -> None:
+        """Kill the jobs' processes."""
+        for process in _processes(*job_ids):
             try:
                 process.kill()
             except psutil.Error:
                 continue
 
 
-def _processes(job_id: str) -> Iterator[psutil.Process]:
+def _processes(*job_ids: str) -> Iterator[psutil.Process]:
+    wanted = set(job_ids)
     for process in psutil.process_iter():
         try:
-            if process.environ().get("SITEWARD_JOB_ID") == job_id or any(job_id in word for word in process.cmdline()):
+            if process.environ().get("SITEWARD_JOB_ID") in wanted or _names(process.cmdline(), wanted):
                 yield process
         except psutil.Error:
             continue
+
+
+def _names(words: list[str], job_ids: Collection[str]) -> bool:
+    return any(job_id in word for word in words for job_id in job_ids)
 
 
 def _words(process: psutil.Process) -> str:

@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,8 @@ class Backend:
         self._address = Address(self._directory)
         self._keeper = KeeperClient(self._address)
         self._python = _resolve(options.python_path, context.base_dir)
-        self._inherited = (*_BASE_ENV, *options.inherit_env)
+        names = (*_BASE_ENV, *options.inherit_env)
+        self._base_env = {"PATH": DEFAULT_PATH} | {name: os.environ[name] for name in names if name in os.environ}
         self._news: News | None = None
         self._subscription: Subscription | None = None
 
@@ -134,12 +134,18 @@ class Backend:
             "cpus": cpus,
             "memory": memory,
         }
-        with self._news.launching(key) if self._news else nullcontext():
+        news = self._news
+        if news is None:
+            return self._ref(self._ask_to_launch(message))
+        news.expect(key)
+        try:
             answer = self._ask_to_launch(message)
             ref = self._ref(answer)
-            if self._news and "end" not in answer:
-                self._news.runs(key, ref)
-        return ref
+            if "end" not in answer:
+                news.runs(key, ref)
+            return ref
+        finally:
+            news.expect_no_more(key)
 
     def _ask_to_launch(self, message: wire.Message) -> wire.Message:
         try:
@@ -275,9 +281,7 @@ class Backend:
         return asked.num_of_cpus or caps.max_cpus, asked.memory or caps.max_memory
 
     def _environment(self, request: JobRequest) -> dict[str, str]:
-        mine = os.environ.get
-        base = {name: value for name in self._inherited if (value := mine(name)) is not None}
-        return {"PATH": DEFAULT_PATH, **base, **request.environment(request.job_dir)}
+        return {**self._base_env, **request.environment(request.job_dir)}
 
     def _ref(self, record: Mapping[str, Any]) -> JobRef:
         job_id, attempt = parts_of(record["k"])

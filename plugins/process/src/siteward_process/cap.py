@@ -56,7 +56,7 @@ class OutputCap:
 
 def drop_middle(path: str, limit: int, dropped: list[int]) -> None:
     """Hand the middle of a growing output back to the file system. ``dropped[0]`` is where that ended last time."""
-    if not output.is_too_long(os.stat(path).st_size, limit):  # noqa: PTH116
+    if not output.is_too_long(os.stat(path).st_size, limit):
         return
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

@@ -57,11 +57,11 @@ class Keeper:
         self._idle_since = time.monotonic() + _FIRST_WITHIN
         self._directory = directory_fd
         self._listener = self._listen()
-        self._wake = self._catch_signals()
+        self._children = linux.child_signals()
         self._cgroups = Cgroups(name)
         self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, Spawner(ignored), self)
         self._outputs = self._jobs.cap.fd
-        for fd in (self._listener.fileno(), self._wake, self._outputs):
+        for fd in (self._listener.fileno(), self._children, self._outputs):
             if fd is not None:
                 self._epoll.register(fd, select.EPOLLIN)
         self._cgroups.remove_stale()
@@ -76,12 +76,6 @@ class Keeper:
         listener.listen(128)
         listener.setblocking(False)
         return listener
-
-    def _catch_signals(self) -> int:
-        wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        return wake
 
     # --- what the jobs need ---------------------------------------------------------------------------------
 
@@ -140,7 +134,7 @@ class Keeper:
             connection = self._connections.get(fd)
             if connection is not None:
                 self._serve(connection, events)
-            elif fd == self._wake:
+            elif fd == self._children:
                 os.read(fd, 4096)
                 children = True
             elif fd == self._listener.fileno():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import struct
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,6 +29,13 @@ def _check(result: int, what: str) -> int:
 def become_subreaper() -> None:
     """Make this process the parent of every orphan among its descendants (prctl(2))."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def child_signals() -> int:
+    """Block SIGCHLD in this thread, and return a descriptor that is readable when one came (signalfd(2))."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    mask = (ctypes.c_ulong * 16)(1 << (signal.SIGCHLD - 1))
+    return _check(_libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC), "signalfd")
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from siteward import JobRef, JobState, JobStatus, Publish
 
@@ -19,16 +17,15 @@ class News:
         self._lock = threading.Lock()
         self._launching: set[str] = set()
 
-    @contextmanager
-    def launching(self, key: str) -> Iterator[None]:
-        """Expect news of a job that is being launched."""
+    def expect(self, key: str) -> None:
+        """Note that a job is being launched."""
         with self._lock:
             self._launching.add(key)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._launching.discard(key)
+
+    def expect_no_more(self, key: str) -> None:
+        """Note that its launch is over, however it went."""
+        with self._lock:
+            self._launching.discard(key)
 
     def runs(self, key: str, ref: JobRef) -> None:
         """Tell that a launched job runs, unless that was told before its end."""

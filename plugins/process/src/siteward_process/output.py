@@ -36,7 +36,7 @@ def is_too_long(size: int, limit: int) -> bool:
 def compact(path: str, limit: int) -> None:
     """Rewrite an output that is past its limit as head, a line that says what was dropped, and tail."""
     try:
-        if not is_too_long(os.stat(path).st_size, limit):  # noqa: PTH116
+        if not is_too_long(os.stat(path).st_size, limit):
             return
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

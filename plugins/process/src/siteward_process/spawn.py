@@ -83,14 +83,14 @@ def find_program(name: str, path: str, cache: dict[tuple[str, str], str] | None 
     for folder in path.split(":"):
         candidate = f"{folder or '.'}/{name}"
         if os.access(candidate, os.X_OK):
-            if os.path.isdir(candidate):  # noqa: PTH112
+            if os.path.isdir(candidate):
                 continue
             if cache is not None and all(each.startswith("/") for each in path.split(":")):
                 if len(cache) > _CACHE_SIZE:
                     cache.clear()
                 cache[name, path] = candidate
             return candidate
-        if blocked is None and os.path.isfile(candidate):  # noqa: PTH113
+        if blocked is None and os.path.isfile(candidate):
             blocked = candidate
     if blocked:
         raise SpawnFailed(f"{blocked!r} is not executable. Make it so with chmod +x.", 126)
@@ -103,7 +103,7 @@ def _explain(error: OSError | ValueError, name: str) -> SpawnFailed:
     if not isinstance(error, OSError):
         return SpawnFailed(f"the command or its environment cannot be passed to a program: {error}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if os.path.lexists(name) and os.path.isfile(name):  # noqa: PTH113
+        if os.path.lexists(name) and os.path.isfile(name):
             return SpawnFailed(
                 f"{name!r} is there, but the interpreter it asks for (its #! line, or its loader) is not."
                 " Install the interpreter, or correct the line.",

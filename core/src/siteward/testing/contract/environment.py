@@ -90,7 +90,7 @@ class Environment:
 
     def test_options_are_documented(self, kit: Kit) -> None:
         """Every field of JobOptions, SiteOptions and StudyOptions is frozen and says in its help what it is for."""
-        backend = kit.plugins().backend(kit.setup.name)
+        backend = kit.plugins.backend(kit.setup.name)
         for kind in ("JobOptions", "SiteOptions", "StudyOptions"):
             options = getattr(backend, kind, None)
             if options is None:

@@ -1,0 +1,64 @@
+"""A small resource manager for tests: some units, a log of every call, and faults that a test puts in."""
+
+from siteward import Allocation, Refusal, Reservation, ResourceError, hookimpl
+
+
+class Units:
+    """Hands out ``free`` units of one kind; ``log`` has (hook, token or job id) in order."""
+
+    api = 1
+    free = 1
+
+    def __init__(self, context, options):
+        self.kind = type(self)
+
+    def step(self, hook, subject):
+        self.kind.log.append((hook, subject))
+        fault = self.kind.faults.get(hook)
+        if fault is not None:
+            raise fault
+
+    @hookimpl
+    def siteward_check_resources(self, requirement, job_id):
+        self.step("check", job_id)
+        wanted = requirement.get("units", 1)
+        if wanted > self.kind.free:
+            return Refusal(reason="units", message=f"{wanted} units asked, {self.kind.free} free")
+        self.kind.free -= wanted
+        self.kind.held[f"t-{job_id}"] = wanted
+        return Reservation(token=f"t-{job_id}", units={"units": wanted})
+
+    @hookimpl
+    def siteward_cancel_resources(self, token):
+        self.step("cancel", token)
+        self.back(token)
+
+    @hookimpl
+    def siteward_allocate_resources(self, token, job_id):
+        self.step("allocate", token)
+        if token not in self.kind.held:
+            raise ResourceError(f"unknown token {token}")
+        return Allocation(token=token, env={"UNITS": str(self.kind.held[token]), "LEVEL": "allocation"}, devices=["u0"])
+
+    @hookimpl
+    def siteward_free_resources(self, token):
+        self.step("free", token)
+        self.back(token)
+
+    def back(self, token):
+        self.kind.free += self.kind.held.pop(token, 0)
+
+    @hookimpl
+    def siteward_report_resources(self):
+        return {"free": self.kind.free}
+
+
+def units(free=1, faults=()):
+    """Return a manager class with a state of its own, as what ``Place(..., plugins=)`` and ``resources=`` take."""
+    fields = {"free": free, "log": [], "held": {}, "faults": dict(faults), "__module__": __name__}
+    return type("Units", (Units,), fields)
+
+
+def with_units(manager):
+    """Return the fields of a place that uses this manager."""
+    return {"resources": {"units": {}}, "plugins": [("siteward.resources", "units", manager)]}

@@ -1,0 +1,348 @@
+"""One job at several sites: the verdict's table, the first cause, who ends whom, and when nothing starts."""
+
+import threading
+
+import pytest
+
+from attrs import evolve
+from siteward import (
+    FailureReport,
+    FileError,
+    JobState,
+    LaunchError,
+    LaunchRefused,
+    Reason,
+    Verdict,
+    ended,
+    hookimpl,
+    judge,
+    run,
+)
+from siteward.failures import is_reportable
+
+from .fake import job, until
+from .managers import units, with_units
+
+
+def end(code=None, reason=None, report=True):
+    result = ended(exit_code=code, reason=reason)
+    if result.state is JobState.SUCCEEDED:
+        return result
+    wire = int(result.return_code)
+    return evolve(
+        result,
+        report=FailureReport(
+            site="s", job_id="j", backend="b", code=wire, reason=str(result.reason), reportable=is_reportable(wire)
+        ),
+    )
+
+
+GOOD, BAD, ABORTED = end(0), end(1), end(reason=Reason.ABORTED)
+VERDICTS = {
+    "all succeeded": ({"a": GOOD, "b": GOOD}, {}, ("SUCCEEDED", 0, None)),
+    "101 fails it": ({"a": end(101), "b": ABORTED}, {"cause": "a"}, ("FAILED", 101, "a")),
+    "103 fails it": ({"a": end(103), "b": ABORTED}, {"cause": "a"}, ("FAILED", 103, "a")),
+    "104 fails it": ({"a": end(104), "b": ABORTED}, {"cause": "a"}, ("FAILED", 104, "a")),
+    "102 stops it": ({"a": end(102), "b": ABORTED}, {"cause": "a"}, ("STOPPED", 102, "a")),
+    "a job stopped by hand stops it": ({"a": ABORTED, "b": ABORTED}, {"cause": "a"}, ("STOPPED", 9, "a")),
+    "lost fails it": ({"a": end(reason=Reason.NODE_LOST), "b": ABORTED}, {"cause": "a"}, ("FAILED", 104, "a")),
+    "the cause goes before an abort": (
+        {"a": end(101), "b": ABORTED},
+        {"cause": "a", "aborted": True},
+        ("FAILED", 101, "a"),
+    ),
+    "the cause goes before the lead": ({"a": end(101), "b": GOOD}, {"cause": "a", "lead": "b"}, ("FAILED", 101, "a")),
+    "an abort of the whole run": ({"a": ABORTED, "b": ABORTED}, {"aborted": True}, ("ABORTED", 9, None)),
+    "an abort goes before the lead": ({"a": GOOD, "b": ABORTED}, {"aborted": True, "lead": "a"}, ("ABORTED", 9, None)),
+    "an abort that came too late": ({"a": GOOD, "b": GOOD}, {"aborted": True}, ("ABORTED", 9, None)),
+    "the lead succeeded, noise elsewhere": ({"a": GOOD, "b": BAD}, {"lead": "a"}, ("SUCCEEDED", 0, None)),
+    "the lead failed": ({"a": BAD, "b": GOOD}, {"lead": "a"}, ("FAILED", 1, "a")),
+    "without a lead noise counts": ({"a": GOOD, "b": BAD}, {}, ("FAILED", 1, "b")),
+    "a lead that does not run": ({"a": GOOD, "b": GOOD}, {"lead": "c"}, ("SUCCEEDED", 0, None)),
+    "one site": ({"a": BAD}, {}, ("FAILED", 1, "a")),
+}
+ORDER = (101, 103, 104, 102)
+for worse, better in zip(ORDER, ORDER[1:], strict=False):
+    VERDICTS[f"{worse} is worse than {better}"] = (
+        {"a": end(better), "b": end(worse)},
+        {},
+        ("FAILED", worse, "b"),
+    )
+VERDICTS["102 is worse than 9"] = ({"a": ABORTED, "b": end(102)}, {}, ("FAILED", 102, "b"))
+VERDICTS["9 is worse than 1"] = ({"a": BAD, "b": ABORTED}, {}, ("FAILED", 9, "b"))
+
+
+@pytest.mark.parametrize(("results", "facts", "expected"), VERDICTS.values(), ids=VERDICTS)
+def test_verdict(results, facts, expected):
+    """Cause, then abort, then lead, then all, then the worst code."""
+    judgement = judge(results, **facts)
+    assert (judgement.verdict.value, judgement.code, judgement.cause) == expected
+    assert judgement.message
+
+
+def test_the_code_is_that_of_the_filtered_report():
+    """What the filters made of a cause decides the verdict, as it decided that this is one."""
+    result = end(102)
+    result = evolve(result, report=evolve(result.report, code=101))
+    judgement = judge({"a": result}, cause="a")
+    assert (judgement.verdict, judgement.code) == (Verdict.FAILED, 101)
+
+
+@pytest.fixture
+def trio(places):
+    """Three sites, open: server, site-1 and site-2."""
+    made = {name: places("watch", "list", "remove", name=name) for name in ("server", "site-1", "site-2")}
+    return made, [place.site() for place in made.values()]
+
+
+def test_a_run_starts_everywhere_and_succeeds(trio):
+    """Results are by site, the verdict is SUCCEEDED when all did, and not there before."""
+    made, sites = trio
+    started = run(job(id="a"), sites)
+    assert (started.verdict, started.code) == (None, 127)
+    with pytest.raises(TimeoutError, match="waiting for"):
+        started.wait(0.01)
+    for place in made.values():
+        place.end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+    assert set(started.results) == set(made)
+    assert started.code == 0
+
+
+CAUSES = {
+    "FAIL_RUN": ({"exit_code": 101}, Verdict.FAILED, 101),
+    "STOP_RUN": ({"exit_code": 102}, Verdict.STOPPED, 102),
+    "lost": ({"reason": "NodeLost"}, Verdict.FAILED, 104),
+}
+
+
+@pytest.mark.parametrize(("how", "verdict", "code"), CAUSES.values(), ids=CAUSES)
+def test_a_cause_ends_the_other_sites(trio, how, verdict, code):
+    """FAIL_RUN and STOP_RUN end the others; a site ended by the run is no cause."""
+    made, sites = trio
+    started = run(job(id="a"), sites)
+    made["site-1"].end("a", **how)
+    assert started.wait(10) is verdict
+    assert (started.code, started.cause) == (code, "site-1")
+    assert {name: str(result.reason) for name, result in started.results.items() if name != "site-1"} == {
+        "server": "Aborted", "site-2": "Aborted"
+    }
+
+
+def test_the_first_cause_stays(trio):
+    """Ends that come after it, worse ones too, change nothing."""
+    made, sites = trio
+    for place in made.values():
+        place.control.obeys = False
+    started = run(job(id="a"), sites)
+    made["site-1"].end("a", exit_code=102)
+    until(lambda: made["site-2"].platform.get("a")["stops"])
+    made["site-2"].end("a", exit_code=101)
+    made["server"].end("a", exit_code=103)
+    assert started.wait(10) is Verdict.STOPPED
+    assert (started.cause, started.code) == ("site-1", 102)
+
+
+def test_noise_does_not_end_the_run(trio):
+    """A bare exit 1 of a worker leaves the others alone; the lead decides."""
+    made, sites = trio
+    started = run(job(id="a", sites=["server", "site-1", "site-2"], lead="server"), sites)
+    made["site-2"].end("a", exit_code=1)
+    until(lambda: "site-2" in started.results)
+    assert made["server"].platform.get("a")["stops"] == []
+    made["server"].end("a")
+    made["site-1"].end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+
+
+def test_one_job_stopped_by_hand_stops_the_run(trio):
+    """STOPPED with code 9, and the others are ended."""
+    _, sites = trio
+    started = run(job(id="a"), sites)
+    started.handles["site-2"].terminate()
+    assert started.wait(10) is Verdict.STOPPED
+    assert (started.code, started.cause) == (9, "site-2")
+
+
+def test_terminating_the_run_is_an_abort(trio):
+    """ABORTED 9, no site is the cause."""
+    made, sites = trio
+    started = run(job(id="a"), sites)
+    started.terminate(grace=3)
+    assert started.wait(10) is Verdict.ABORTED
+    assert (started.code, started.cause) == (9, None)
+    assert all(place.platform.get("a") is None or place.platform.get("a")["stops"] == [3] for place in made.values())
+
+
+def test_one_site_that_cannot_be_told_does_not_save_the_others(trio, monkeypatch):
+    """An exception of one site's stop is logged; every other site is told."""
+    made, sites = trio
+    started = run(job(id="a"), sites)
+    real = type(started.handles["server"]).terminate
+
+    def terminate(self, grace=None):
+        if self.site == "server":
+            raise OSError("no disk")
+        real(self, grace)
+
+    monkeypatch.setattr(type(started.handles["server"]), "terminate", terminate)
+    made["site-1"].end("a", exit_code=101)
+    until(lambda: "site-2" in started.results)
+    made["server"].end("a", exit_code=0)
+    assert started.wait(10) is Verdict.FAILED
+
+
+def test_a_filter_that_makes_an_end_unreportable_makes_it_no_cause(places):
+    """The site's filters have the last word on what concerns the run."""
+
+    class Quiet:
+        api = 1
+
+        @hookimpl
+        def siteward_filter_failure_report(self, report):
+            return evolve(report, reportable=False)
+
+    first = places("watch", name="a", plugins=[("siteward.plugins", "quiet", Quiet())])
+    second = places("watch", name="b")
+    started = run(job(id="j"), [first.site(), second.site()])
+    first.end("j", exit_code=101)
+    until(lambda: "a" in started.results)
+    assert second.platform.get("j")["stops"] == []
+    second.end("j")
+    assert started.wait(10) is Verdict.FAILED
+
+
+# --- who runs ---
+
+
+def test_sites_are_those_of_the_job_that_were_given(trio):
+    """The job's sites ∩ the sites given, in the job's order; min_sites defaults to all of those."""
+    made, sites = trio
+    started = run(job(id="a", sites=["site-2", "server", "elsewhere"]), sites)
+    assert list(started.handles) == ["site-2", "server"]
+    for name in started.handles:
+        made[name].end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+    assert made["site-1"].platform.jobs() == []
+
+
+WRONG = {
+    "no site of the job": ({"sites": ["elsewhere"]}, "none of its sites was given"),
+    "too few": ({"sites": ["server", "x", "y"], "min_sites": 2}, "2 sites are needed, 1 given"),
+}
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG.values(), ids=WRONG)
+def test_names_that_do_not_fit(trio, fields, words):
+    """It is an error of the file, and nothing is started."""
+    made, sites = trio
+    with pytest.raises(FileError, match=words):
+        run(job(**fields), sites)
+    assert all(place.platform.jobs() == [] for place in made.values())
+
+
+def test_two_sites_of_one_name(places):
+    """They could not be told apart."""
+    with pytest.raises(FileError, match="same name"):
+        run(job(), [places("watch").site(), places("watch").site()])
+
+
+def limited(places, name, free):
+    manager = units(free)
+    return places("watch", "remove", name=name, **with_units(manager)), manager
+
+
+def test_refused_resources_start_nothing_anywhere(places):
+    """REFUSED, 104, each site's reason in words; what others had reserved is given back."""
+    rich, manager = limited(places, "rich", 1)
+    poor, _ = limited(places, "poor", 0)
+    started = run(job(id="a"), [rich.site(), poor.site()])
+    assert started.wait(0) is Verdict.REFUSED
+    assert started.code == 104
+    assert started.refused == {"poor": "1 units asked, 0 free"}
+    assert "1 units asked" in started.message
+    assert rich.platform.jobs() == poor.platform.jobs() == []
+    assert manager.log[-1] == ("cancel", "t-a")
+    assert manager.free == 1
+
+
+def test_min_sites_of_them_are_enough(places):
+    """The others are named with their reasons, and do not run."""
+    rich, _ = limited(places, "rich", 1)
+    poor, _ = limited(places, "poor", 0)
+    started = run(job(id="a", min_sites=1), [rich.site(), poor.site()])
+    assert (list(started.handles), set(started.refused)) == (["rich"], {"poor"})
+    rich.end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+
+
+def test_without_its_lead_a_run_does_not_start(places):
+    """Enough sites, but not the lead: REFUSED."""
+    rich, _ = limited(places, "rich", 1)
+    poor, _ = limited(places, "poor", 0)
+    started = run(job(id="a", sites=["rich", "poor"], min_sites=1, lead="poor"), [rich.site(), poor.site()])
+    assert started.wait(0) is Verdict.REFUSED
+    assert rich.platform.jobs() == []
+
+
+def test_waiting_for_resources(places):
+    """Refused sites are asked again until they can, or the time is over; who waits hears the reasons."""
+    poor, manager = limited(places, "poor", 0)
+    heard = []
+
+    def on_wait(reasons):
+        heard.append(reasons)
+        if len(heard) == 2:
+            manager.free = 1
+
+    started = run(job(id="a"), [poor.site()], wait_resources=60, on_wait=on_wait, sleep=lambda _seconds: None)
+    assert heard == [{"poor": "1 units asked, 0 free"}] * 2
+    poor.end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+    assert manager.log[-1] == ("free", "t-a")
+
+
+def test_another_error_of_a_site_is_raised_before_anything_starts(places):
+    """A site that cannot start the job for a reason that waiting does not mend: its own error."""
+    good, manager = limited(places, "good", 1)
+    bad = places("watch", name="bad")
+    with pytest.raises(LaunchError, match="has no study 'x'"):
+        run(job(study="x"), [bad.site()])
+    with pytest.raises(LaunchError):
+        run(job(launcher_spec={"bad": {"other": {}}, "good": {"fake": {}}}), [good.site(), bad.site()])
+    assert good.platform.jobs() == []
+    assert manager.free == 1
+
+
+@pytest.mark.parametrize("which", ["first", "later"])
+def test_a_platform_that_refuses(places, which):
+    """The first site to be launched raises, with nothing left; a later one fails the run and ends the others."""
+    good, bad = places("watch", name="good"), places("watch", name="bad")
+
+    def fault(_request):
+        raise LaunchRefused("not here")
+
+    bad.control.faults["launch"] = fault
+    sites = [bad.site(), good.site()] if which == "first" else [good.site(), bad.site()]
+    if which == "first":
+        with pytest.raises(LaunchRefused, match="not here"):
+            run(job(id="a"), sites)
+        assert good.platform.jobs() == []
+        return
+    started = run(job(id="a"), sites)
+    assert started.wait(10) is Verdict.FAILED
+    assert (started.code, started.cause) == (101, "bad")
+    assert started.results["bad"].reason is Reason.LAUNCH_FAILED
+    assert started.results["good"].reason is Reason.ABORTED
+
+
+def test_waiting_for_a_run_whose_site_was_closed(places):
+    """The error says that the job goes on; nobody waits for ever."""
+    place = places("watch")
+    site = place.site()
+    started = run(job(id="a"), [site])
+    waiter = threading.Thread(target=site.close)
+    waiter.start()
+    with pytest.raises(Exception, match="goes on"):
+        started.wait(10)
+    waiter.join(10)

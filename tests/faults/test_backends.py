@@ -1,0 +1,3 @@
+def test_try(places):
+    place = places("watch", "list")
+    site = place.site()
