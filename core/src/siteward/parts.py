@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from logging import Logger
 from typing import Any
 
-from siteward.config import Problems
+from siteward.config import Problems, build
 from siteward.driver import Driver
 from siteward.errors import BackendError, FileError, PluginError, Problem, StoreError
 from siteward.finishing import Finisher
-from siteward.launcher import Launcher
+from siteward.launcher import Launcher, NoOptions
 from siteward.manager import ResourceManager
 from siteward.names import safe_name
 from siteward.plugins import Plugins
@@ -83,7 +83,7 @@ class SiteParts:
             for name in blocks:
                 if name in self.file.backends:
                     with _collecting(problems, f"studies.{study}.{name}"):
-                        build(self._study_class(name), self.file.study_block(study, name))
+                        self._check_study(name, self.file.study_block(study, name))
                 elif name != "env":
                     words = f"is no backend of this site; expected env or one of {', '.join(self.file.backends)}"
                     problems.append(Problem(f"studies.{study}.{name}", words))
@@ -95,12 +95,10 @@ class SiteParts:
             raise FileError(self.file.file, problems)
         return launchers, manager
 
-    def _study_class(self, name: str) -> type:
-        """Return what reads a study's block for a backend, also for one whose own block is wrong."""
+    def _check_study(self, name: str, block: Mapping[str, Any]) -> None:
+        """Read a study's block, also for a backend whose own block is wrong; a missing backend is told already."""
         with suppress(PluginError):
-            kind: type = getattr(self.plugins.backend(name), "StudyOptions", NoOptions)
-            return kind
-        return AnyOptions
+            build(getattr(self.plugins.backend(name), "StudyOptions", NoOptions), block)
 
     def _manager_block(self) -> dict[str, Any]:
         if self.file.resources is not None:

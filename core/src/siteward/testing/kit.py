@@ -180,7 +180,7 @@ class Kit:
     def close(self, site: Site) -> None:
         """Leave a site; its jobs go on."""
         self._sites.remove(site)
-        site.__exit__(None, None, None)
+        site.close()
 
     def new_id(self) -> str:
         """Return a job id that no other job has."""
