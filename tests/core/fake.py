@@ -7,8 +7,11 @@ records every call, and a test puts faults into it, as functions that are called
 
 import json
 import os
+import signal
 import threading
 import time
+import traceback
+import warnings
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -330,3 +333,51 @@ def places_in(folder):
     for place in made:
         place.__exit__(None, None, None)
     until(lambda: not threads(), what="the end of the driver's threads")
+
+
+class Child:
+    """A forked process that runs ``function`` and is gone: a second parent, or one that is killed on its way."""
+
+    def __init__(self, function):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fork of a process with threads; only ours are, and they are for that
+            self.pid = os.fork()
+        if self.pid == 0:
+            code = 70
+            try:
+                function()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        self._status = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def kill(self):
+        """Kill it with SIGKILL, and see that it is gone."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def wait(self):
+        """Return how it ended, as ``subprocess`` says it: -9 for killed."""
+
+        def gone():
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status)
+            return pid
+
+        if self._status is None:
+            until(gone, what="the end of the forked process")
+        return self._status
+
+
+def die(*_):
+    """End this process as ``kill -9`` does."""
+    os.kill(os.getpid(), signal.SIGKILL)

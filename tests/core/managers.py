@@ -62,3 +62,42 @@ def units(free=1, faults=()):
 def with_units(manager):
     """Return the fields of a place that uses this manager."""
     return {"resources": {"units": {}}, "plugins": [("siteward.resources", "units", manager)]}
+
+
+class DiskUnits:
+    """One unit, held by a file: it outlives the process that took it."""
+
+    api = 1
+    fault = staticmethod(lambda hook: None)
+
+    def __init__(self, context, options):
+        self.folder = context.directory
+
+    def held(self):
+        return sorted(path.name for path in self.folder.glob("t-*"))
+
+    @hookimpl
+    def siteward_check_resources(self, requirement, job_id):
+        if self.held():
+            return Refusal(reason="units", message="the unit is taken")
+        (self.folder / f"t-{job_id}").touch()
+        return Reservation(token=f"t-{job_id}")
+
+    @hookimpl
+    def siteward_cancel_resources(self, token):
+        (self.folder / token).unlink(missing_ok=True)
+
+    @hookimpl
+    def siteward_allocate_resources(self, token, job_id):
+        self.fault("allocate")
+        return Allocation(token=token)
+
+    @hookimpl
+    def siteward_free_resources(self, token):
+        self.fault("free")
+        (self.folder / token).unlink(missing_ok=True)
+        self.fault("free done")
+
+    @hookimpl
+    def siteward_report_resources(self):
+        return {"held": self.held()}

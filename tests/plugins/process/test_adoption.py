@@ -82,6 +82,7 @@ def test_ends_outlive_the_keeper_that_has_left(place, parent):
     assert [backend.siteward_poll_job(ref).result.exit_code for ref in refs] == [1, 2, 3]
     for ref in refs:
         backend.siteward_remove_job(ref)
+    backend.siteward_close_backend()
     until(lambda: (place.directory / "ends.log").stat().st_size == 0, "the record is empty")
 
 

@@ -149,7 +149,7 @@ class Backend:
 
     def _ask_to_launch(self, message: wire.Message) -> wire.Message:
         try:
-            answer = self._keeper.ask(message)
+            answer = self._keeper.ask(message, urgent=True)
         except Lost as error:
             raise LaunchUncertain(self._ref(message), f"the keeper was lost as it started the job: {error}") from error
         except (BackendError, ValueError) as error:
@@ -222,7 +222,7 @@ class Backend:
 
     @hookimpl
     def siteward_remove_job(self, ref: JobRef) -> None:
-        """Let the keeper forget the job's end."""
+        """Let the keeper forget the job's end: it is told with the next request, or at the latest on close."""
         message = {**self._name(ref), "do": "forget"}
         if self._keeper.tell(message) or not self._anything_on_record():
             return

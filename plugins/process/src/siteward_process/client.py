@@ -17,6 +17,7 @@ from siteward_process.start import start_keeper
 
 _ANSWER_WITHIN = 30
 _START_WITHIN = 20.0
+_TOLD_TOGETHER = 32
 
 
 class Lost(Exception):
@@ -58,16 +59,20 @@ class KeeperClient:
         self._sock: socket.socket | None = None
         self._frames = wire.Frames()
         self._owner = 0
+        self._told: list[bytes] = []
 
-    def ask(self, message: wire.Message) -> wire.Message:
+    def ask(self, message: wire.Message, *, urgent: bool = False) -> wire.Message:
         """Send a request and return its answer.
 
         All requests may be repeated (launches are idempotent), so a keeper that dies on the way is replaced
         and asked again. :class:`Lost` when that fails, Unreachable or BackendError when nothing was sent.
+        What was told before goes first, or behind the request when it is ``urgent``.
         """
         data = wire.pack(message)
         with self._lock:
-            sent = False
+            sent, told = False, b"".join(self._told)
+            if told:
+                data = data + told if urgent else told + data
             for _attempt in range(3):
                 try:
                     sock = self._connected()
@@ -78,6 +83,7 @@ class KeeperClient:
                 try:
                     sent = True
                     sock.sendall(data)
+                    self._told.clear()
                     return self._receive(sock)
                 except TimeoutError as error:
                     self._disconnect()
@@ -87,15 +93,24 @@ class KeeperClient:
             raise Lost("the keeper went away each time it was asked")
 
     def tell(self, message: wire.Message) -> bool:
-        """Send a request that has no answer, to a keeper that runs; False when none does."""
+        """Send a request that has no answer, to a keeper that runs; False when none does.
+
+        It goes with the next request, with the last of a batch, or when the connection is closed.
+        """
         with self._lock:
-            try:
-                sock = self._connected(start=False)
-                sock.sendall(wire.pack(message))
-            except (OSError, BackendError):
-                self._disconnect()
-                return False
-            return True
+            self._told.append(wire.pack(message))
+            if self._sock is not None and self._owner == os.getpid() and len(self._told) < _TOLD_TOGETHER:
+                return True
+            return self._send_told()
+
+    def _send_told(self) -> bool:
+        told, self._told = self._told, []
+        try:
+            self._connected(start=False).sendall(b"".join(told))
+        except (OSError, BackendError):
+            self._disconnect()
+            return False
+        return True
 
     def _receive(self, sock: socket.socket) -> wire.Message:
         while True:
@@ -125,6 +140,8 @@ class KeeperClient:
     def close(self) -> None:
         """Hang up; jobs go on."""
         with self._lock:
+            if self._told:
+                self._send_told()
             self._disconnect()
 
 

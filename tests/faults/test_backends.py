@@ -1,3 +1,0 @@
-def test_try(places):
-    place = places("watch", "list")
-    site = place.site()
