@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from siteward import JobState, JobStatus, Reason, Result, Unreachable, hookimpl
+from siteward import BackendError, JobState, JobStatus, Reason, Result, Unreachable, hookimpl
 from siteward.store import Phase
 
 from ..core.fake import Child, job, until
@@ -205,7 +205,7 @@ def test_a_hook_that_raises_once(places, hook, error):
     handle = site.launch(job(id="a"))
     site.doctor()
     handle.terminate(grace=0)
-    place.end("a", signal=15) if place.platform.get("a") and not place.platform.get("a")["end"] else None
+    until(lambda: (place.platform.get("a") or {"end": True})["end"])
     assert handle.wait(20).reason is Reason.ABORTED
     site.gc()
     site.close()
@@ -214,8 +214,6 @@ def test_a_hook_that_raises_once(places, hook, error):
 
 def test_gc_and_the_list_of_platform_jobs_say_when_a_platform_cannot_be_asked(places):
     """gc does what it can; platform_jobs raises in words."""
-    from siteward import BackendError
-
     place = places("watch", "list")
     site = place.site()
     place.control.faults["list"] = failing(*[OSError("no route")] * 2)

@@ -178,8 +178,13 @@ class Launcher:
         """Return chunks of the job's output; BackendError if this backend keeps none."""
         if not self.has("read_logs"):
             raise BackendError(f"backend {self.name!r} keeps no logs")
-        chunks: Iterator[bytes] = self._call("siteward_read_logs", ref=ref, follow=follow, tail=tail)
-        return chunks
+        return self._chunks(ref, follow, tail)
+
+    def _chunks(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
+        try:
+            yield from self._call("siteward_read_logs", ref=ref, follow=follow, tail=tail)
+        except SystemExit as error:
+            raise BackendError(f"backend {self.name!r}: siteward_read_logs called sys.exit({error.code!r})") from error
 
     def list_jobs(self) -> list[JobRef] | None:
         """Return this site's jobs on the platform, None if the backend cannot list."""

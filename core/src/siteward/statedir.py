@@ -19,6 +19,8 @@ from pathlib import Path
 
 from siteward.errors import StoreError, WorkspaceError
 
+# Descriptors that jobs' locks leave for calls to the platform and for reading files.
+_SPARE = 16
 _NETWORK = frozenset(
     [
         "nfs",
@@ -114,19 +116,28 @@ class OwnerLock:
             os.close(fd)
 
 
-def _open(path: str) -> int:
+def _open(path: Path | str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags, 0o600)
+        fd = os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno != errno.EMFILE:
+        if error.errno != errno.EMFILE or not _raise_limit():
             raise
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft >= hard:
-            raise
-        # One lock a live job: the soft limit of 1,024 is history's, the hard limit the site's.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return os.open(path, flags, 0o600)
+        fd = os.open(path, flags, 0o600)
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft != resource.RLIM_INFINITY and fd >= soft - _SPARE and not _raise_limit():
+        os.close(fd)
+        raise OSError(errno.EMFILE, "too many open files (each live job needs one; raise `ulimit -n`)")
+    return fd
+
+
+def _raise_limit() -> bool:
+    """Raise the soft limit on open files: 1,024 is history's, the hard limit the machine's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= hard and hard != resource.RLIM_INFINITY:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return True
 
 
 def _forget_locks() -> None:

@@ -190,3 +190,12 @@ def test_a_user_who_may_not_write_is_told(tmp_path):
     groups = Cgroups("siteward-x", str(cgroup), str(mountinfo))
     (tmp_path / "fs" / "a").chmod(0o700)
     assert "is not writable" in groups.blocked["memory"]
+
+
+def test_gpus_that_nobody_handed_out_are_said(watched):
+    """A job that asks for GPUs at a site without a resource manager runs, and its result says what was not done."""
+    place, backend, watch = watched
+    ref = backend.siteward_launch_job(place.request(SH, "-c", "exit 0", resources=PortableResources(num_of_gpus=1)))
+    result = watch.end_of(ref).result
+    assert result.reason is Reason.COMPLETED
+    assert "num_of_gpus was not enforced" in result.message

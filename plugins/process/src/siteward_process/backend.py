@@ -134,6 +134,8 @@ class Backend:
             "cpus": cpus,
             "memory": memory,
         }
+        if request.resources.num_of_gpus and request.allocation is None:
+            message["notes"] = ["num_of_gpus was not enforced: the site has no resource manager that hands out GPUs"]
         news = self._news
         if news is None:
             return self._ref(self._ask_to_launch(message))

@@ -77,7 +77,8 @@ class Jobs:
         except Exception as error:
             self._roll.close(key, end_of(LAUNCH_FAILED, f"the keeper failed to start it: {error!r}; see keeper.log"))
             raise
-        notes = {"notes": group.notes} if group and group.notes else {}
+        words = [*message.get("notes", ()), *(group.notes if group else ())]
+        notes = {"notes": words} if words else {}
         line = self._journal.put(key, pid=pid, start=proc.start_of(pid), boot=boot, log=log, t0=t0, **notes)
         job = LiveJob(key, self._journal.records[key])
         job.group = group
