@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attrs import field, frozen
+
 from siteward import Job, JobRef, JobState, JobStatus, Plugins, Reason, Site, SiteFile, ended, hookimpl
 
 DEADLINE = 20.0

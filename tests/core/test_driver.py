@@ -169,7 +169,9 @@ def test_a_job_that_was_asked_to_end_is_aborted(place, end, expected):
     result = handle.wait(10)
     assert verdict(result) == expected
     assert (result.exit_code, result.signal) == {
-        "signal": (143, 15), "exit_code": (end.get("exit_code"), None), "reason": (None, None)
+        "signal": (143, 15),
+        "exit_code": (end.get("exit_code"), None),
+        "reason": (None, None),
     }[next(iter(end))]
 
 

@@ -108,8 +108,9 @@ def launcher(tmp_path):
     """Make launchers of fake backends."""
 
     def make(*features):
-        from siteward import Context
         import logging
+
+        from siteward import Context
 
         control = Control()
         plugins = Plugins(disabled=[])
@@ -171,8 +172,10 @@ def test_fallbacks_of_a_three_hook_backend(launcher):
     assert fakes.collect(None, None) == "returned"
     fakes.remove(None)
     assert [finding.level for finding in fakes.check()] == ["ok"]
-    for call, words in ((lambda: fakes.read_logs(None, follow=False, tail=None), "keeps no logs"),
-                        (lambda: fakes.render(None), "cannot render")):
+    for call, words in (
+        (lambda: fakes.read_logs(None, follow=False, tail=None), "keeps no logs"),
+        (lambda: fakes.render(None), "cannot render"),
+    ):
         with pytest.raises(BackendError, match=words):
             call()
 

@@ -253,7 +253,11 @@ def test_all_that_is_wrong_is_told_at_once(place):
         site.launch(each)
     problems = {problem.path: problem for problem in caught.value.problems}
     assert set(problems) == {
-        "launcher_spec.site-1.fake.level", "launcher_spec.site-1.fake.lewel", "study", "secrets.A", "secrets.B"
+        "launcher_spec.site-1.fake.level",
+        "launcher_spec.site-1.fake.lewel",
+        "study",
+        "secrets.A",
+        "secrets.B",
     }
     assert (problems["study"].suggestion, problems["secrets.A"].suggestion) == ("cancer", "token")
     assert "NOT_SET_ANYWHERE" in problems["secrets.B"].message
@@ -265,7 +269,9 @@ def test_mistakes_in_a_study_s_block_are_told_when_the_site_is_opened(place):
     with pytest.raises(FileError) as caught:
         place.site(studies={"s": {"fake": {"rom": "x"}, "docker": {}}}, backends={"fake": {"mots": 1}})
     assert sorted(problem.path for problem in caught.value.problems) == [
-        "backends.fake.mots", "studies.s.docker", "studies.s.fake.rom"
+        "backends.fake.mots",
+        "studies.s.docker",
+        "studies.s.fake.rom",
     ]
 
 
@@ -482,9 +488,7 @@ def test_resources_are_checked_allocated_and_freed(places):
     place.end("a")
     handle.wait(10)
     until(lambda: manager.free == 1)
-    assert manager.log == [
-        ("check", "a"), ("allocate", "t-a"), ("check", "b"), ("free", "t-a")
-    ]
+    assert manager.log == [("check", "a"), ("allocate", "t-a"), ("check", "b"), ("free", "t-a")]
     assert site.resources() == {"units": {"free": 1}}
 
 

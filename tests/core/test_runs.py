@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-
 from attrs import evolve
+
 from siteward import (
     FailureReport,
     FileError,
@@ -125,7 +125,8 @@ def test_a_cause_ends_the_other_sites(trio, how, verdict, code):
     assert started.wait(10) is verdict
     assert (started.code, started.cause) == (code, "site-1")
     assert {name: str(result.reason) for name, result in started.results.items() if name != "site-1"} == {
-        "server": "Aborted", "site-2": "Aborted"
+        "server": "Aborted",
+        "site-2": "Aborted",
     }
 
 

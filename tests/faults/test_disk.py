@@ -287,6 +287,8 @@ def test_no_descriptors_at_all(place):
 def test_the_default_state_dir_is_one_per_site(monkeypatch, tmp_path):
     """Names that differ only in case or punctuation have their own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    paths = {SiteFile.from_mapping({"name": name, "backends": {"x": {}}}).state_path() for name in ("A b", "a b", "a-b")}
+    paths = {
+        SiteFile.from_mapping({"name": name, "backends": {"x": {}}}).state_path() for name in ("A b", "a b", "a-b")
+    }
     assert len(paths) == 3
     assert all(path.parent == tmp_path / "siteward" for path in paths)

@@ -283,15 +283,28 @@ def test_killed_with_a_queue(places, arm, expected):
 def test_a_queued_job_keeps_what_it_is(places):
     """Adopted from the queue, a job has its options, study, resources, environment and workspace as before."""
     place = places(
-        "watch", "list", max_jobs=1, studies={"s": {"env": {"STUDY": "1"}, "fake": {"room": "r"}}},
+        "watch",
+        "list",
+        max_jobs=1,
+        studies={"s": {"env": {"STUDY": "1"}, "fake": {"room": "r"}}},
         job_secrets={"x": {"file": "secret"}},
     )
     (place.path / "secret").write_text("hush")
     (place.path / "app").mkdir()
     (place.path / "app" / "input").touch()
     data = {
-        "name": "n", "id": "b", "module": "m", "args": ["x"], "workspace": "app", "study": "s", "timeout": 7,
-        "env": {"A": "1"}, "secrets": {"S": "x"}, "sites": ["site-1"], "lead": "site-1", "min_sites": 1,
+        "name": "n",
+        "id": "b",
+        "module": "m",
+        "args": ["x"],
+        "workspace": "app",
+        "study": "s",
+        "timeout": 7,
+        "env": {"A": "1"},
+        "secrets": {"S": "x"},
+        "sites": ["site-1"],
+        "lead": "site-1",
+        "min_sites": 1,
         "site_spec": {"site-1": {"args": ["y"], "env": {"B": "2"}}},
         "launcher_spec": {"default": {"fake": {"level": 3}}},
         "resource_spec": {"@default": {"memory": "1Gi"}},
@@ -313,7 +326,10 @@ def test_a_queued_job_keeps_what_it_is(places):
     assert request.resources.memory == 2**30
     environment = request.environment("/d")
     assert {name: environment[name] for name in ("A", "B", "STUDY", "S")} == {
-        "A": "1", "B": "2", "STUDY": "1", "S": "hush"
+        "A": "1",
+        "B": "2",
+        "STUDY": "1",
+        "S": "hush",
     }
     assert [path.name for path in request.job_dir.iterdir()] == ["input"]
     place.end("b")

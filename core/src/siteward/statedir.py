@@ -112,11 +112,17 @@ class OwnerLock:
     def release(self) -> None:
         """Let go; harmless when done before."""
         if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # a child just being forked may have a copy still
+            self.forget()
+
+    def forget(self) -> None:
+        """Close this process's copy only: in a forked child, the lock is the parent's."""
+        if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
 
-def _open(path: Path | str) -> int:
+def _open(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(path, flags, 0o600)
@@ -144,7 +150,7 @@ def _forget_locks() -> None:
     """In a forked child: close our copies, or the locks would outlive their holder."""
     _forking.release()
     for lock in list(_held):
-        lock.release()
+        lock.forget()
 
 
 os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forget_locks)

@@ -64,15 +64,21 @@ def leave(drive: Callable[[Report], object], *, as_json: bool) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        os.setsid()
-        # A session's leader could get a controlling terminal again; its child cannot.
-        if os.fork() == 0:
-            _be_driver(writer, drive)
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    return _hear(reader, as_json)
+    ear = _Ear(reader)
+    # A handler, not KeyboardInterrupt: that could come between any two lines and leave the driver behind.
+    before = signal.signal(signal.SIGINT, ear.hand_on)
+    try:
+        if (child := os.fork()) == 0:
+            os.setsid()
+            # A session's leader could get a controlling terminal again; its child cannot.
+            if os.fork() == 0:
+                _be_driver(writer, drive)
+            os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        return ear.hear(as_json)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _be_driver(writer: int, drive: Callable[[Report], object]) -> None:
@@ -101,36 +107,36 @@ def _let_go(writer: int) -> None:
                 os.close(int(name))
 
 
-def _hear(reader: int, as_json: bool) -> int:
-    driver, interrupted, data = 0, False, b""
-    while True:
-        try:
-            chunk = os.read(reader, 65536)
-        except KeyboardInterrupt:
-            interrupted = True
-            _end(driver)
-            continue
-        if not chunk:
-            say("the driver died before it had launched the job; `siteward ps` shows what is left of it")
-            return UNEXPECTED
-        *lines, data = (data + chunk).split(b"\n")
-        for message in map(json.loads, lines):
-            if "pid" in message:
-                driver = message["pid"]
-                if interrupted:
-                    _end(driver)
-            if "say" in message:
-                say(message["say"])
-            if "code" in message:
-                _print(message["document"], as_json)
-                return INTERRUPTED if interrupted else int(message["code"])
+@define
+class _Ear:
+    """The launching command's end of the pipe; a Ctrl-C is handed on to the driver as soon as its pid is known."""
 
+    _fd: int
+    _driver: int = field(default=0, init=False)
+    _interrupted: bool = field(default=False, init=False)
 
-def _end(driver: int) -> None:
-    """Hand a Ctrl-C on; a driver that has not told its pid yet gets it then."""
-    if driver:
-        with suppress(ProcessLookupError):
-            os.kill(driver, signal.SIGTERM)
+    def hand_on(self, *_: object) -> None:
+        self._interrupted = True
+        if self._driver:
+            with suppress(ProcessLookupError):
+                os.kill(self._driver, signal.SIGTERM)
+
+    def hear(self, as_json: bool) -> int:
+        data = b""
+        while chunk := os.read(self._fd, 65536):
+            *lines, data = (data + chunk).split(b"\n")
+            for message in map(json.loads, lines):
+                if "pid" in message:
+                    self._driver = message["pid"]
+                    if self._interrupted:
+                        self.hand_on()
+                if "say" in message:
+                    say(message["say"])
+                if "code" in message:
+                    _print(message["document"], as_json)
+                    return INTERRUPTED if self._interrupted else int(message["code"])
+        say("the driver died before it had launched the job; `siteward ps` shows what is left of it")
+        return UNEXPECTED
 
 
 def _print(document: dict[str, Any] | None, as_json: bool) -> None:
