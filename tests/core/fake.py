@@ -42,9 +42,10 @@ def job(name="job", **fields):
 class Platform:
     """The jobs of the fake platform, by id: ``{"state", "end", "stops", "launches"}``, each in its own file."""
 
+    lock = threading.Lock()
+
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.lock = threading.Lock()
 
     def _path(self, job_id):
         return self.folder / f"{job_id}.job"

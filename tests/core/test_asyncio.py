@@ -91,9 +91,10 @@ def test_a_loop_that_is_gone_harms_nobody(place):
     """The program ended its loop while the job ran on."""
 
     async def main(handle):
-        asyncio.ensure_future(handle)
+        tasks.append(asyncio.ensure_future(handle))
         await asyncio.sleep(0)
 
+    tasks = []
     handle = place.site().launch(job(id="a"))
     asyncio.run(main(handle))
     place.end("a", exit_code=3)

@@ -30,7 +30,7 @@ def test_what_it_says(place, handle):
 
 def test_a_timeout_leaves_the_job_alone(place, handle):
     """TimeoutError names the job; a later wait has its end."""
-    with pytest.raises(TimeoutError, match="job a has not ended within 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"job a has not ended within 0.01 s"):
         handle.wait(timeout=0.01)
     assert place.platform.get("a")["stops"] == []
     place.end("a", exit_code=3)
@@ -73,7 +73,7 @@ def test_wait_until(place, handle, steps, state, answer, first):
 
 def test_wait_until_gives_up(place, handle):
     """TimeoutError says where the job is."""
-    with pytest.raises(TimeoutError, match="is PENDING, not RUNNING, after 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"is PENDING, not RUNNING, after 0.01 s"):
         handle.wait_until(JobState.RUNNING, timeout=0.01)
     place.end("a")
 
@@ -134,7 +134,7 @@ def test_attaching(place):
     later = place.site()
     assert later.attach("a").wait(0) == result
     assert later.attach("a").done()
-    with pytest.raises(UnknownJob, match="'aa'.*Did you mean 'a'"):
+    with pytest.raises(UnknownJob, match=r"'aa'.*Did you mean 'a'"):
         later.attach("aa")
 
 
@@ -233,7 +233,7 @@ def test_following_a_queued_job_waits_for_it(places):
 def test_a_backend_without_logs_says_so(place):
     """In words, while the job runs; afterwards there are none."""
     handle = place.site().launch(job(id="a"))
-    with pytest.raises(BackendError, match="keeps no logs"):
+    with pytest.raises(BackendError, match=r"keeps no logs"):
         list(handle.logs())
     place.end("a")
     handle.wait(20)

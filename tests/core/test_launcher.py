@@ -90,7 +90,7 @@ class Broken:
 def test_broken_plugin_is_named_though_nothing_loaded_it_before(place):
     """A job that needs a backend whose plugin is broken is told so, although the site does not enable it."""
     place.plugins.append(("siteward.backends", "broken", Broken))
-    with pytest.raises(NoBackend, match="'broken' is broken: .*siteward_launch_job is missing"):
+    with pytest.raises(NoBackend, match=r"'broken' is broken: .*siteward_launch_job is missing"):
         place.site().launch(job(launcher_spec={"default": {"broken": {}}}))
 
 
@@ -160,7 +160,7 @@ def test_a_wrong_answer_is_the_backend_s_error(launcher, hook):
     control.faults[hook] = lambda *_: "nonsense"
     control.faults["launch done"] = lambda *_: "nonsense"
     argument = type("Any", (), {"job_id": "a", "attempt": 1})()
-    with pytest.raises(BackendError, match=f"siteward_{hook}_job returned str"):
+    with pytest.raises(BackendError, match=rf"siteward_{hook}_job returned str"):
         getattr(fakes, hook)(argument)
 
 

@@ -164,6 +164,6 @@ def test_a_child_of_a_fork_is_not_the_driver(tmp_path):
         copy = tmp_path / "copy"
         os.link(path, copy)
         loop.stop()
-        assert wake(tmp_path, "copy") is False
+        until(lambda: not wake(tmp_path, "copy"), what="the child closing its copy")
         (tmp_path / "leave").touch()
         assert child.wait() == 0

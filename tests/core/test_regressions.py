@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from siteward import (
@@ -357,14 +358,15 @@ def test_psij_cancel_is_sigkill_at_once(real):
 
 def test_parsl_cancelled_is_reported_but_the_job_lives(real):
     """ABORTED is told when the job, and what it started, is gone; asking does not wait for that."""
-    script = "trap '' TERM; (trap '' TERM; echo $$ > child; while :; do sleep 0.01; done) & echo $! > pid; touch ready; wait; wait"
+    stay = "trap '' TERM; while :; do sleep 0.01; done"
+    script = f"trap '' TERM; ({stay}) & echo $! > pid; touch ready; wait; wait"
     handle = real.launch(process("sh", "-c", script))
     until((handle.job_dir / "ready").exists)
     handle.terminate(grace=0.2)
     assert not handle.done()
     assert handle.wait(20).state is JobState.ABORTED
     pid = int((handle.job_dir / "pid").read_text())
-    until(lambda: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z")
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
 # --- paths, plugins, imports ---

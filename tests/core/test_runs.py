@@ -1,6 +1,7 @@
 """One job at several sites: the verdict's table, the first cause, who ends whom, and when nothing starts."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 from attrs import evolve
@@ -62,7 +63,7 @@ VERDICTS = {
     "one site": ({"a": BAD}, {}, ("FAILED", 1, "a")),
 }
 ORDER = (101, 103, 104, 102)
-for worse, better in zip(ORDER, ORDER[1:], strict=False):
+for worse, better in pairwise(ORDER):
     VERDICTS[f"{worse} is worse than {better}"] = (
         {"a": end(better), "b": end(worse)},
         {},

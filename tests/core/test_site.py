@@ -64,7 +64,7 @@ def test_a_backend_that_cannot_be_set_up_is_told_with_the_others(place):
         raise OSError("no socket")
 
     place.control.faults["init"] = fault
-    with pytest.raises(FileError, match="backends.fake: .*no socket"):
+    with pytest.raises(FileError, match=r"backends.fake: .*no socket"):
         place.site()
 
 
@@ -100,7 +100,7 @@ def test_a_site_that_is_left_by_an_exception_is_closed(place):
     with pytest.raises(ZeroDivisionError), place.site() as site:
         handle = site.launch(job(id="a"))
         raise ZeroDivisionError
-    with pytest.raises(SitewardError, match="goes on"):
+    with pytest.raises(SitewardError, match=r"goes on"):
         handle.wait(1)
     assert place.platform.get("a")["stops"] == []
 
@@ -143,7 +143,7 @@ def test_a_job_whose_backend_is_not_enabled_any_more(place):
     place.plugins.append(("siteward.backends", "other", place.backend))
     site = place.site(backends={"other": {}})
     handle = site.attach("a")
-    with pytest.raises(BackendError, match="'fake' is not in the site file any more"):
+    with pytest.raises(BackendError, match=r"'fake' is not in the site file any more"):
         handle.wait(20)
     site.close()
     place.end("a", exit_code=3)
@@ -199,7 +199,7 @@ def test_jobs_rows_and_events(place):
     assert [row.job_id for row in site.jobs()] == ["first", "second"]
     assert [row.job_id for row in site.jobs(ended=False)] == ["second"]
     assert site.row("first").state is JobState.SUCCEEDED
-    assert [event.kind for event in site.events("first")][0] == "launching"
+    assert site.events("first")[0].kind == "launching"
     for call in (site.row, site.events, site.attach):
         with pytest.raises(UnknownJob) as caught:
             call("secnod")
@@ -212,7 +212,7 @@ def test_rendering_touches_nothing(places):
     site = place.site()
     assert site.render(job(id="a"))["argv"] == ["work"]
     assert (site.jobs(), place.platform.jobs(), list((place.state_dir / "jobs").iterdir())) == ([], [], [])
-    with pytest.raises(BackendError, match="cannot render"):
+    with pytest.raises(BackendError, match=r"cannot render"):
         places().site().render(job())
 
 

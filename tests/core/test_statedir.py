@@ -39,7 +39,7 @@ def test_one_of_another_user_is_refused(tmp_path):
         pytest.skip("run as root, to give a folder to another user")
     (tmp_path / "state").mkdir()
     os.chown(tmp_path / "state", 65534, 65534)
-    with pytest.raises(StoreError, match="another user"):
+    with pytest.raises(StoreError, match=r"another user"):
         prepare(tmp_path / "state")
 
 
@@ -47,7 +47,7 @@ def test_one_of_another_user_is_refused(tmp_path):
 def test_a_network_file_system_is_refused(tmp_path, monkeypatch, kind):
     """Locks cannot be trusted there; the message names it."""
     monkeypatch.setattr(statedir, "_filesystem", lambda _path: kind)
-    with pytest.raises(StoreError, match=f"network file system .{kind}."):
+    with pytest.raises(StoreError, match=rf"network file system .{kind}."):
         prepare(tmp_path / "state")
 
 
@@ -138,7 +138,7 @@ def test_the_lock_s_file_is_private_and_no_link(tmp_path):
     lock.release()
     (tmp_path / "owner").unlink()
     (tmp_path / "owner").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic|levels"):
+    with pytest.raises(OSError, match=r"symbolic|levels"):
         OwnerLock(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -179,11 +179,11 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
     else:
         with socket.socket(socket.AF_UNIX) as each:
             each.bind(str(source / "deep" / "odd"))
-    with pytest.raises(WorkspaceError, match="'odd'"):
+    with pytest.raises(WorkspaceError, match=r"'odd'"):
         copy_workspace(source, tmp_path / "t")
 
 
 def test_what_cannot_be_read_is_told(tmp_path):
     """With the file's name and the reason."""
-    with pytest.raises(WorkspaceError, match="gone"):
+    with pytest.raises(WorkspaceError, match=r"gone"):
         copy_workspace(tmp_path / "gone", tmp_path / "t")

@@ -36,7 +36,7 @@ def test_a_launch_on_a_full_disk_is_an_error_in_words(place, monkeypatch):
     """Nothing is started and nothing stays; with space it works."""
     site = place.site()
     full = full_store(monkeypatch)
-    with pytest.raises(StoreError, match="disk is full"):
+    with pytest.raises(StoreError, match=r"disk is full"):
         site.launch(job(id="a"))
     assert place.platform.jobs() == []
     assert list((place.state_dir / "jobs").iterdir()) == []
@@ -139,7 +139,7 @@ def test_a_really_full_disk(places, small_disk):
     handle = site.launch(job(id="a"))
     backend = place.control.backends[-1]
     fill(small_disk)
-    with pytest.raises(StoreError, match="disk|space"):
+    with pytest.raises(StoreError, match=r"disk|space"):
         for number in range(100):
             site.launch(job(id=f"more-{number}"))
     result = ended(exit_code=3)
@@ -195,7 +195,7 @@ def test_a_corrupt_store_is_an_error_in_words(place, damage):
     site.close()
     path = place.state_dir / "siteward.db"
     damage(path)
-    with pytest.raises(StoreError, match="siteward.db") as caught:
+    with pytest.raises(StoreError, match=r"siteward.db") as caught:
         place.site().jobs()
     assert any(word in str(caught.value) for word in ("Move it aside", "upgrade"))
     for each in place.state_dir.glob("siteward.db*"):
@@ -228,7 +228,7 @@ UNUSABLE = {
 def test_a_state_dir_that_cannot_be_used(place, state_dir):
     """StoreError with the path and what to do."""
     (place.path / "file").touch()
-    with pytest.raises(StoreError, match="state_dir"):
+    with pytest.raises(StoreError, match=r"state_dir"):
         place.site(state_dir=str(state_dir(place.path)))
 
 
@@ -246,7 +246,7 @@ def test_a_state_dir_without_permission(place):
                     folder.chmod(0o711)
         os.setgid(65534)
         os.setuid(65534)
-        with pytest.raises(StoreError, match="Permission denied"):
+        with pytest.raises(StoreError, match=r"Permission denied"):
             place.site(state_dir=str(locked / "state"))
 
     assert Child(unprivileged).wait() == 0

@@ -6,6 +6,7 @@ watch, and is handled right there; slow steps go to a small pool. The loop's thr
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Driver:
         self.log = log
         self.loop = Loop(state_dir / "drivers", self._serve_requests, log)
         self.name = self.loop.name
+        self.pid = os.getpid()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.closed = False
         self.followed: set[Tracked] = set()
@@ -63,10 +65,16 @@ class Driver:
         self._here = threading.local()
         self._removed: list[str] = []
 
+    def check_process(self) -> None:
+        """Refuse to work in a forked child: its threads, locks and connections stayed behind in the parent."""
+        if os.getpid() != self.pid:
+            raise SitewardError("this site was opened by another process, of which this is a fork; load it again here")
+
     # --- what it drives ---
 
     def track(self, tracked: Tracked) -> None:
         """Take a job on; its lock is held by this process."""
+        self.check_process()
         with self._lock:
             if self.closed:
                 raise SitewardError("this site is closed; load it again")
@@ -277,6 +285,7 @@ class Driver:
 
         It is sent also when it cannot be stored: on a full disk, the job to be ended may be what fills it.
         """
+        self.check_process()
         with tracked.changed:
             if tracked.finishing or tracked.future.done():
                 return

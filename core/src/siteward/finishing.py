@@ -79,10 +79,9 @@ class Finisher:
             self._store(tracked, Phase.FREED, result)
         if result.state is not JobState.SUCCEEDED:
             result = evolve(result, report=self._report(tracked, result))
+        if not quick:  # before it is stored that they were told: after a crash they are told again
+            self._tell(tracked, "siteward_job_ended", ref=tracked.some_ref(), result=result)
         self._store(tracked, Phase.REPORTED, result)
-        if not quick:
-            ref = tracked.some_ref()
-            self._tell(tracked, "siteward_job_ended", ref=ref, result=result)
         return result
 
     def _store(self, tracked: Tracked, phase: Phase, result: Result) -> None:

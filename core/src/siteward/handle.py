@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from siteward.tracked import Tracked
 
 _FOREIGN_LOOK = 0.05
+_LONGEST_LINE = 2**20
 
 
 class Handle:
@@ -157,9 +159,24 @@ class Handle:
             yield from _read_file(tracked.log_file, tail)
 
     def add_done_callback(self, function: Callable[[Handle], object]) -> None:
-        """Call ``function(handle)`` when the job has ended (at once if it has); exceptions go to the log."""
+        """Call ``function(handle)`` when the job has ended (at once if it has), in a thread of its own.
+
+        It may wait for other jobs; exceptions go to the log.
+        """
+
+        def call() -> None:
+            try:
+                function(self)
+            except Exception:
+                self._parts.log.exception("a done callback of job %s raised", self.job_id)
+
+        name = f"siteward-callback-{self.job_id}"
+        self.on_done(lambda: threading.Thread(target=call, name=name).start())
+
+    def on_done(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` in the thread that brings the news: it must return at once and must not raise."""
         self._follow()
-        self._tracked.future.add_done_callback(lambda _future: function(self))
+        self._tracked.future.add_done_callback(lambda _future: function())
 
     def __await__(self) -> Generator[Any, None, Result]:
         import asyncio  # a tenth of a second that only awaiting programs have spent already
@@ -174,6 +191,7 @@ class Handle:
 
     def _follow(self) -> None:
         """Wait in a thread for the other driver to finish or die; then take its result, or its job."""
+        self._parts.driver.check_process()
         with self._lock:
             if not self._is_foreign() or self._following:
                 return
@@ -231,8 +249,15 @@ def _mirror(future: Future[Result]) -> Future[Result]:
     return mirror
 
 
+def _open_plain(path: str, flags: int) -> int:
+    """Open what may be anything by now, the job could replace it: no link is followed, no pipe waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _read_file(path: str, tail: int | None) -> Iterator[bytes]:
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=_open_plain) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return
         if tail is not None:
             _seek_tail(stream, tail)
         while chunk := stream.read(65536):
@@ -253,15 +278,22 @@ def _seek_tail(stream: Any, lines: int) -> None:
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut chunks into lines; the last may have no newline."""
-    rest = b""
+    """Cut chunks into lines; the last may have no newline, and one above 1 MiB comes in pieces."""
+    pieces: list[bytes] = []
+    length = 0
     try:
         for chunk in chunks:
-            *lines, rest = (rest + chunk).split(b"\n")
+            *lines, rest = chunk.split(b"\n")
             for line in lines:
-                yield line + b"\n"
-        if rest:
-            yield rest
+                yield b"".join([*pieces, line, b"\n"])
+                pieces, length = [], 0
+            pieces.append(rest)
+            length += len(rest)
+            if length > _LONGEST_LINE:
+                yield b"".join(pieces)
+                pieces, length = [], 0
+        if length:
+            yield b"".join(pieces)
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:

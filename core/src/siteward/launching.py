@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,9 @@ from siteward.tracked import Tracked
 
 if TYPE_CHECKING:
     from siteward.parts import SiteParts
+
+
+_GC_MOMENT = 0.5
 
 
 def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
@@ -201,7 +204,7 @@ class Prepared:
         """Take the job's folder and lock; whoever comes second gets DuplicateJob."""
         job_dir = str(self.request.job_dir)
         folder = os.path.dirname(job_dir)
-        lock, new = _lock_folder(folder)
+        lock, new = _lock_folder(folder, lambda: self.parts.store.get(self.job.id) is not None)
         if lock is None or (not new and self.parts.store.get(self.job.id) is not None):
             if lock is not None:
                 lock.release()
@@ -222,7 +225,7 @@ class Prepared:
                 shutil.rmtree(job_dir)
             os.mkdir(job_dir, 0o700)
             if (workspace := self.job.workspace_path()) is not None:
-                copy_workspace(workspace, self.request.job_dir)
+                copy_workspace(workspace, self.request.job_dir, self.parts.state_dir)
                 self.request.job_dir.chmod(0o700)
         except BaseException:
             self._leave_nothing(tracked)
@@ -344,8 +347,12 @@ class Prepared:
             fail_launch(self.parts, tracked, words)
 
 
-def _lock_folder(folder: str) -> tuple[OwnerLock | None, bool]:
-    """Return the lock on a job's folder (None if another has it), and whether the folder is new."""
+def _lock_folder(folder: str, taken: Callable[[], bool]) -> tuple[OwnerLock | None, bool]:
+    """Return the lock on a job's folder (None if another has it), and whether the folder is new.
+
+    ``taken`` says whether the folder is a job's; when it is not, gc may hold the lock for a moment.
+    """
+    give_up = time.monotonic() + _GC_MOMENT
     while True:
         try:
             os.mkdir(folder, 0o700)
@@ -356,9 +363,12 @@ def _lock_folder(folder: str) -> tuple[OwnerLock | None, bool]:
             lock = OwnerLock(folder)
         except FileNotFoundError:  # gc took the folder for an abandoned one
             continue
-        if not lock.acquire(wait=False):
+        if lock.acquire(wait=False):
+            if lock.intact():
+                return lock, new
             lock.release()
-            return None, new
-        if lock.intact():
-            return lock, new
-        lock.release()
+        else:
+            lock.release()
+            if taken() or time.monotonic() > give_up:
+                return None, new
+            time.sleep(0.005)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 
 from attrs import evolve, frozen
 
@@ -194,7 +195,7 @@ class Run:
         if failed is not None:
             self._site_ended(self._sites[0], _never_started(self.job, self._sites[0], failed))
         for handle in list(self.handles.values()):
-            handle.add_done_callback(self._ended)
+            handle.on_done(partial(self._ended, handle))
 
     def _cancel_others(self, name: str, prepared: Mapping[str, tuple[Site, Prepared]]) -> None:
         for other, (_site, each) in prepared.items():

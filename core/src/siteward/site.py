@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -71,8 +72,8 @@ class Site:
         self.close()
 
     def close(self) -> None:
-        """Let go of everything; jobs go on. Harmless when done before."""
-        if self._parts.driver.closed:
+        """Let go of everything; jobs go on. Harmless when done before, and in a forked child, where nothing is ours."""
+        if self._parts.driver.closed or self._parts.driver.pid != os.getpid():
             return
         self._parts.driver.close()
         for launcher in self._parts.launchers.values():
@@ -211,13 +212,17 @@ class Site:
         known = {row.job_id for row in self._parts.store.rows()}
         garbage = []
         for folder in sorted((self.state_dir / "jobs").iterdir()):
-            if folder.name in known:
+            if folder.name in known or folder.is_symlink() or not folder.is_dir():
                 continue
-            lock = OwnerLock(folder)
+            try:
+                lock = OwnerLock(folder)
+            except OSError:  # gone meanwhile, or not ours to touch
+                continue
             if lock.acquire(wait=False) and self._parts.store.get(folder.name) is None:
                 garbage.append(Garbage(kind="folder", job_id=folder.name, reason="belongs to no job"))
-                if not dry_run:  # under its lock: a job that is just being launched may have made it
-                    shutil.rmtree(folder, ignore_errors=True)
+                if not dry_run:  # at once, under its lock: a job that is just being launched may want it
+                    aside = folder.rename(folder.with_name(f".{folder.name}"))
+                    shutil.rmtree(aside, ignore_errors=True)
             lock.release()
         return garbage
 

@@ -14,7 +14,6 @@ import shutil
 import stat
 import threading
 import weakref
-from collections.abc import Iterable
 from pathlib import Path
 
 from siteward.errors import StoreError, WorkspaceError
@@ -156,20 +155,28 @@ def _forget_locks() -> None:
 os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forget_locks)
 
 
-def copy_workspace(source: Path, target: Path) -> None:
-    """Copy the contents of ``source`` into the job directory; links stay links, special files are refused."""
+def copy_workspace(source: Path, target: Path, state_dir: Path | None = None) -> None:
+    """Copy the contents of ``source`` into the job directory; links stay links, special files are refused.
+
+    The site's own ``state_dir`` is left out, should it lie in the workspace.
+    """
+
+    def ignore(folder: str, names: list[str]) -> list[str]:
+        own = [name for name in names if os.path.join(folder, name) == str(state_dir)]
+        _refuse_special(folder, [name for name in names if name not in own])
+        return own
+
     try:
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_refuse_special)
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=ignore)
     except (OSError, shutil.Error) as error:
         raise WorkspaceError(f"workspace {source} cannot be copied: {_words(error)}") from error
 
 
-def _refuse_special(folder: str, names: list[str]) -> Iterable[str]:
+def _refuse_special(folder: str, names: list[str]) -> None:
     for name in names:
         mode = os.lstat(Path(folder, name)).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             raise WorkspaceError(f"workspace {folder}: {name!r} is neither a file, a folder nor a link")
-    return ()
 
 
 def _words(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import siteward
-from siteward.cli.output import error_lines, hush, say
+from siteward.cli.output import error_lines, hush, open_streams, say
 from siteward.errors import SitewardError
 
 DEBUG_VARIABLE = "SITEWARD_DEBUG"
@@ -61,6 +61,7 @@ class Application(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit; say what went wrong in words: exit code 2 for a user's mistake, 70 for one of ours."""
+        open_streams()
         try:
             return super().main(*args, **extra)
         except Exception as error:

@@ -64,7 +64,7 @@ class Interrupts:
         with self._lock:
             self._times = max(self._times, 1) if number == signal.SIGTERM else self._times + 1
             over = self._run is not None and self._run.verdict is not None
-        if self._times > 2 or (over and number == signal.SIGINT):
+        if self._times > 2 or over:
             self.tell("leaving; what has not been copied, and jobs that still run, stay at their sites")
             os._exit(INTERRUPTED)
         self._asked.set()

@@ -61,6 +61,17 @@ def hush(stream: IO[str]) -> None:
         os.close(null)
 
 
+def open_streams() -> None:
+    """Let closed standard streams lead nowhere: the next file to be opened would get their numbers otherwise."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
 def one_line(text: str) -> str:
     """Return a text fit for a table's cell: one line, nothing that a terminal obeys."""
     return " ".join(_ESCAPES.sub(" ", text).split())

@@ -81,6 +81,8 @@ def _copy_tree(source: Path, target: Path) -> list[str]:
         return ignored
 
     try:
+        if not stat.S_ISDIR(source.lstat().st_mode):
+            return [f"{source}: the job has put something else in the place of its job directory"]
         shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=ignore)
     except shutil.Error as error:
         return special + [f"{each[0]}: {each[2]}" for each in error.args[0]]
