@@ -32,7 +32,9 @@ def test_a_replaced_job_directory_is_not_followed(run, tmp_path):
     assert not list((tmp_path / "out").rglob("key"))
 
 
-@pytest.mark.parametrize("replacement", ["mkfifo ../output.log", "ln -s {private} ../output.log", "mkdir ../output.log"])
+@pytest.mark.parametrize(
+    "replacement", ["mkfifo ../output.log", "ln -s {private} ../output.log", "mkdir ../output.log"]
+)
 def test_a_replaced_log_neither_hangs_nor_leaks(run, tmp_path, replacement):
     """Whatever a job puts in the place of its log, the run ends, and nothing else is read in its stead."""
     (tmp_path / "private").write_text("TOP SECRET")

@@ -13,7 +13,9 @@ from siteward.handle import _lines
 @pytest.fixture
 def site_file(tmp_path):
     """A site file with the process backend, on disk too, for other processes."""
-    (tmp_path / "site.yaml").write_text("name: s\nbackends: {process: {}}\ndefault_backend: process\nstate_dir: state\n")
+    (tmp_path / "site.yaml").write_text(
+        "name: s\nbackends: {process: {}}\ndefault_backend: process\nstate_dir: state\n"
+    )
     return SiteFile.load(tmp_path / "site.yaml")
 
 

@@ -95,7 +95,6 @@ def test_whoever_waits_takes_over_when_the_driver_dies(place, parent, how):
     child.kill()
     if how == "terminate":
         handle.terminate(grace=1)
-        assert site._parts.driver.tracked("a") is not None
         assert handle.wait(20).reason is Reason.ABORTED
         return
     if how == "logs":
@@ -298,3 +297,15 @@ def test_a_job_that_waits_for_resources_holds_up_no_other_process(places):
     until(lambda: place.platform.get("a"))
     place.end("a")
     assert first.wait(20).state is JobState.SUCCEEDED
+
+
+def test_waiting_again_and_again_costs_nothing_more(place, parent):
+    """Attaching anew for every look at another driver's job leaves one thread and one descriptor, not one each."""
+    parent()
+    site = place.site()
+    followers = lambda: [thread for thread in threading.enumerate() if thread.name.startswith("siteward-follow")]  # noqa: E731
+    before = len(followers())
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            site.attach("a").wait(0.001)
+    assert len(followers()) - before == 1

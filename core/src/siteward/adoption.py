@@ -44,7 +44,7 @@ class Adopter:
                 tracked.launcher = self._parts.launchers.get(row.backend)
                 leftover.append(tracked)
         if leftover:
-            self._parts.driver.submit(self._parts.driver.finish_removals, leftover)
+            self._parts.driver.submit(self._parts.driver.remover.finish, leftover)
 
     def adopt_row(self, row: JobRow) -> Tracked | None:
         """Take over one job if nobody drives it; None if somebody does."""
@@ -83,7 +83,7 @@ class Adopter:
         tracked.launcher = self._parts.launchers.get(row.backend)
         if row.done:
             self._fill(tracked, row)
-            if not driver.submit(driver.finish_removals, [tracked]) and tracked.lock is not None:
+            if not driver.submit(driver.remover.finish, [tracked]) and tracked.lock is not None:
                 tracked.lock.release()
             if row.result is not None:
                 with suppress(Exception):

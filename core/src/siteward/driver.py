@@ -23,13 +23,13 @@ from siteward.errors import SitewardError, StoreError
 from siteward.finishing import Closing, Finisher
 from siteward.launcher import Launcher
 from siteward.loop import Loop, wake
+from siteward.removing import Remover
 from siteward.request import JobRef, JobStatus
 from siteward.store import Phase, Store
 from siteward.tracked import Tracked, settle
 from siteward.watching import Watching
 
 _THREADS = 16
-_REMOVED_BATCH, _REMOVED_PAUSE = 64, 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 _QUICK_END = 60.0
 
@@ -50,6 +50,7 @@ class Driver:
         self.finisher = finisher
         self.log = log
         self.loop = Loop(state_dir / "drivers", self._serve_requests, log)
+        self.remover = Remover(store=store, loop=self.loop, log=log)
         self.name = self.loop.name
         self.pid = os.getpid()
         self.on_slot_freed: Callable[[], None] = lambda: None
@@ -63,7 +64,6 @@ class Driver:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._here = threading.local()
-        self._removed: list[str] = []
 
     def check_process(self) -> None:
         """Refuse to work in a forked child: its threads, locks and connections stayed behind in the parent."""
@@ -91,6 +91,24 @@ class Driver:
     def tracked(self, job_id: str) -> Tracked | None:
         """Return a job this process drives, None if it does not."""
         return self._tracked.get(job_id)
+
+    def known(self, job_id: str) -> Tracked | None:
+        """Return a job this process drives or waits for, None if it does neither."""
+        with self._lock:
+            waited = (tracked for tracked in self.followed if tracked.job_id == job_id)
+            return self._tracked.get(job_id) or next(waited, None)
+
+    def follow(self, tracked: Tracked) -> bool:
+        """Note that a thread waits for a job of another driver; False when one does already."""
+        with self._lock:
+            new = tracked not in self.followed
+            self.followed.add(tracked)
+            return new
+
+    def unfollow(self, tracked: Tracked) -> None:
+        """Note that the wait is over."""
+        with self._lock:
+            self.followed.discard(tracked)
 
     def jobs(self) -> list[Tracked]:
         """Return the jobs this process drives just now."""
@@ -229,9 +247,10 @@ class Driver:
             return
         if not quick:
             self._tell(tracked, told)
-        self._remove(tracked)
-        self._leave(tracked)
-        if quick:  # told last: the thread that it wakes would fight with this one for the interpreter
+        try:
+            self.remover.remove(tracked)
+            self._leave(tracked)
+        finally:  # a quick end is told last: the thread that it wakes would fight with this one for the interpreter
             self._tell(tracked, told)
 
     def _leave(self, tracked: Tracked) -> None:
@@ -246,37 +265,6 @@ class Driver:
             tracked.changed.notify_all()
         with suppress(InvalidStateError):
             tracked.future.set_result(result)
-
-    def _remove(self, tracked: Tracked) -> None:
-        try:
-            if tracked.ref is not None and tracked.launcher is not None:
-                with tracked.calls:
-                    tracked.launcher.remove(tracked.ref)
-        except Exception as error:
-            self.log.warning("job %s: cannot be removed from its platform yet: %s", tracked.job_id, error)
-            return
-        with self._lock:
-            self._removed.append(tracked.job_id)
-            waiting = len(self._removed)
-        if waiting >= _REMOVED_BATCH:
-            self._note_removed()
-        elif waiting == 1:
-            self.loop.call_later(_REMOVED_PAUSE, self._note_removed)
-
-    def _note_removed(self) -> None:
-        """Store which jobs their platforms have forgotten: many at a time, because removing twice does no harm."""
-        with self._lock:
-            removed, self._removed = self._removed, []
-        if removed:
-            self.store.mark_removed(removed)
-
-    def finish_removals(self, leftover: list[Tracked]) -> None:
-        """Repeat the removal of jobs whose driver died before it was noted."""
-        for tracked in leftover:
-            if not self.closed:
-                self._remove(tracked)
-            if tracked.lock is not None:
-                tracked.lock.release()
 
     # --- stopping ---
 
@@ -375,10 +363,7 @@ class Driver:
         self.loop.stop()
         if pool is not None:
             pool.shutdown(wait=not getattr(self._here, "in_pool", False))
-        try:
-            self._note_removed()
-        except StoreError as error:
-            self.log.warning("%s", error)
+        self.remover.note()
         for tracked in self.jobs():
             if tracked.finishing:  # in the thread that brought the news
                 with suppress(TimeoutError):

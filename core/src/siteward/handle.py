@@ -37,8 +37,6 @@ class Handle:
         self._parts = parts
         self._tracked = tracked
         self._adopt = adopt
-        self._following = False
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Handle {self.job_id} at {self.site!r}: {self.state.value}>"
@@ -131,10 +129,22 @@ class Handle:
         if not self._is_foreign():
             self._parts.driver.stop(self._tracked, "abort", grace)
             return
+        if self._take_over_from_dead():
+            self._parts.driver.poll(self._tracked)  # its end may have come while nobody looked
+            self._parts.driver.stop(self._tracked, "abort", grace)
+            return
         self._parts.store.request_stop(self.job_id, "abort", grace)
         row = self._parts.store.get(self.job_id)
         if row is not None and not row.done and not self._parts.driver.wake(row.driver):
             self._take_over(wait=False)
+
+    def _take_over_from_dead(self) -> bool:
+        """Take the job over if no driver has it; whether it is ours now."""
+        row = self._parts.store.get(self.job_id)
+        if row is None or row.done or self._parts.driver.wake(row.driver):
+            return False
+        self._take_over(wait=False)
+        return not self._is_foreign()
 
     def logs(self, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
         """Return the job's output as lines (stdout and stderr together), each with its newline.
@@ -192,13 +202,11 @@ class Handle:
     def _follow(self) -> None:
         """Wait in a thread for the other driver to finish or die; then take its result, or its job."""
         self._parts.driver.check_process()
-        with self._lock:
-            if not self._is_foreign() or self._following:
-                return
-            self._following = True
-        self._parts.driver.followed.add(self._tracked)
-        if self._parts.driver.closed:
-            self._parts.driver.leave(self._tracked)
+        driver = self._parts.driver
+        if not self._is_foreign() or not driver.follow(self._tracked):
+            return
+        if driver.closed:
+            driver.leave(self._tracked)
             return
         name = f"siteward-follow-{self.job_id}"
         threading.Thread(target=self._take_over, kwargs={"wait": True}, name=name, daemon=True).start()
@@ -216,7 +224,7 @@ class Handle:
                     tracked.future.set_exception(error)
         finally:
             if wait:
-                driver.followed.discard(tracked)
+                driver.unfollow(tracked)
 
     def _take_lock(self, wait: bool) -> None:
         tracked, driver = self._tracked, self._parts.driver

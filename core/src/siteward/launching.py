@@ -90,7 +90,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
         secrets=_secrets(parts, job, problems),
     )
     if problems:
-        raise OptionsRefused(problems)
+        raise OptionsRefused(Problem(p.path, f"at site {file.name!r}: {p.message}", p.suggestion) for p in problems)
     return launcher, request
 
 

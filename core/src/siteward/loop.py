@@ -54,6 +54,11 @@ class Loop:
                 self._thread = threading.Thread(target=self._run, name=f"siteward-{self.name[:8]}", daemon=True)
                 self._thread.start()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it will do nothing any more."""
+        return self._thread is not None and self._fd < 0
+
     def call_later(self, delay: float, function: Callable[[], object]) -> None:
         """Run a function in this thread after ``delay`` seconds."""
         self.start()

@@ -141,8 +141,8 @@ class SiteParts:
                     with tracked.changed:
                         tracked.phase = Phase.QUEUED
                         self.driver.note(tracked, phase=Phase.QUEUED)
-        except StoreError as error:
-            self.log.warning("the queue cannot be read just now: %s", error)
+        except Exception as error:
+            self.log.warning("the queue cannot be served just now: %s", error)
         self._look_again()
 
     def _next_admitted(self) -> Tracked | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import frozen
 
 from siteward.config import nearest
 from siteward.errors import StoreError, UnknownJob
+from siteward.loop import wake
 from siteward.sitefile import SiteFile
 from siteward.store import Event, JobRow, Store
 
@@ -16,6 +19,7 @@ class Records:
 
     site: str
     store: Store | None
+    state_dir: Path
 
     @classmethod
     def of(cls, file: SiteFile) -> Records:
@@ -25,7 +29,7 @@ class Records:
             exists = (state_dir / "siteward.db").exists()
         except OSError as error:
             raise StoreError(f"state_dir {state_dir} cannot be looked at: {error.strerror or error}") from error
-        return cls(site=file.name, store=Store(state_dir) if exists else None)
+        return cls(site=file.name, store=Store(state_dir) if exists else None, state_dir=state_dir)
 
     def close(self) -> None:
         """Close the store."""
@@ -43,6 +47,10 @@ class Records:
         if row is None:
             raise UnknownJob(job_id, self.site, nearest(job_id, [each.job_id for each in self.jobs()]))
         return row
+
+    def is_driven(self, row: JobRow) -> bool:
+        """Whether some process looks after a job that is not done; what is stored of the others may be old."""
+        return row.driver is not None and wake(self.state_dir / "drivers", row.driver, b"")
 
     def events(self, job_id: str) -> list[Event]:
         """Return a job's history in words, oldest first; UnknownJob if there is none."""

@@ -48,7 +48,7 @@ class Site:
 
     def __init__(self, file: SiteFile, *, plugins: Plugins | None = None, adopt: bool = True) -> None:
         self._parts = SiteParts(file, plugins or Plugins())
-        self._records = Records(site=file.name, store=self._parts.store)
+        self._records = Records(site=file.name, store=self._parts.store, state_dir=self._parts.state_dir)
         self._adopter = Adopter(self._parts)
         if adopt:
             try:
@@ -127,7 +127,7 @@ class Site:
 
     def attach(self, job_id: str) -> Handle:
         """Return a handle on any job of this site, running or ended; UnknownJob if there is none."""
-        tracked = self._parts.driver.tracked(job_id)
+        tracked = self._parts.driver.known(job_id)
         return self._handle(tracked or Tracked.from_row(self.row(job_id), self._parts.job_folder(job_id)))
 
     def jobs(self, *, ended: bool = True) -> list[JobRow]:
@@ -179,8 +179,24 @@ class Site:
                 remedy="Free some space, or set `state_dir` to a larger disk" if low else "",
             ),
         ]
+        findings += self._check_trust()
         for launcher in self._parts.launchers.values():
             findings += launcher.check()
+        return findings
+
+    def _check_trust(self) -> list[Finding]:
+        """Look at what the site's file promises and at who may change it."""
+        findings = []
+        for name, source in self.file.job_secrets.items():
+            try:
+                source.read(self.file.base_dir)
+            except ValueError as error:
+                remedy = "Jobs that ask for it are refused until it is there"
+                findings.append(Finding(level="warn", subject=f"secret {name}", message=str(error), remedy=remedy))
+        path = Path(self.file.file)
+        if path.is_file() and path.stat().st_mode & 0o022:
+            remedy = f"chmod go-w {path}: whoever can write it decides what runs here"
+            findings.append(Finding(level="warn", subject="site file", message="others may write it", remedy=remedy))
         return findings
 
     def gc(self, *, dry_run: bool = False, running: bool = False) -> list[Garbage]:
@@ -247,5 +263,6 @@ class Site:
             if alive:
                 launcher.terminate(ref, self._parts.file.grace)
             launcher.remove(ref)
-        words = f"{'runs' if alive else 'ended'} on {launcher.name}, but is no job of this site's store"
+        known = "its end is stored" if row is not None else "it is no job of this site's store"
+        words = f"{'runs' if alive else 'ended'} on {launcher.name}, and {known}"
         return [Garbage(kind="orphan", job_id=ref.job_id, reason=words)]

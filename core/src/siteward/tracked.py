@@ -107,12 +107,13 @@ def settle(tracked: Tracked, status: JobStatus, now: float) -> Result:
     Pure. Once a stop was asked for before an end was seen, that explains the end; exit code and signal stay.
     """
     seen = status.result
+    never_ran = seen is not None and seen.reason is Reason.LAUNCH_FAILED
     result = ended(
         reason=seen.reason if seen else _UNEXPLAINED[status.state],
         exit_code=seen.exit_code if seen else 0 if status.state is JobState.SUCCEEDED else None,
         signal=seen.signal if seen else None,
         message=(seen.message if seen else "") or status.message or ("" if seen else _NO_RESULT),
-        started_at=(seen.started_at if seen else None) or tracked.started_at,
+        started_at=None if never_ran else (seen.started_at if seen else None) or tracked.started_at,
         ended_at=(seen.ended_at if seen else None) or now,
         usage=seen.usage if seen else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 from attrs import evolve
 
 from siteward import JobRef, JobState, LaunchUncertain, Reason
-from siteward_process import proc
+from siteward_process import linux, proc
+from siteward_process.ending import Endings
 from siteward_process.journal import Journal
 
 from .helpers import Place, Watch, is_alive, poll_end, read_pid, until
@@ -327,6 +329,151 @@ def test_a_torn_record_costs_nothing_else(place):
         file.write('{"k": "1/torn", "id": "to')
     assert backend.siteward_poll_job(ref).result.exit_code == 4
     assert backend.siteward_list_jobs() == [ref]
+
+
+INCOMPLETE = {
+    "only a KILL": {"k": "1/zz", "kill": 1},
+    "a key without an attempt": {"k": "zz", "dir": "/", "log": "/x", "cap": 0, "boot": "b", "t0": 1.0},
+    "no key": {"pid": 1},
+    "a key that is no text": {"k": 1, "end": {}},
+    "a process without its start": {"k": "1/z", "dir": "/", "log": "/x", "cap": 0, "boot": "b", "t0": 1.0, "pid": 1},
+    "an end that says nothing": {"k": "1/zz", "end": {}},
+    "an end that is no mapping": {"k": "1/zz", "end": 4},
+    "no mapping": 5,
+}
+
+
+@pytest.mark.parametrize("line", INCOMPLETE.values(), ids=INCOMPLETE)
+def test_an_incomplete_record_costs_nothing_else(place, line):
+    """It is dropped, and noted; every other job is found and has its end."""
+    backend = place.backend()
+    ended = backend.siteward_launch_job(place.request(SH, "-c", "exit 4"))
+    poll_end(backend, ended)
+    running = backend.siteward_launch_job(place.request("sleep", "600"))
+    place.kill_keeper()
+    with (place.directory / "ends.log").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    watch = Watch()
+    backend.siteward_watch_jobs(watch)
+    assert watch.end_of(ended).result.exit_code == 4
+    assert {ref.job_id for ref in backend.siteward_list_jobs()} == {ended.job_id, running.job_id}
+    assert backend.siteward_poll_job(running).state is JobState.RUNNING
+    assert watch.errors == []
+    if isinstance(line, dict) and isinstance(line.get("k"), str):
+        assert f"incomplete record of {line['k']!r}" in (place.directory / "keeper.log").read_text()
+
+
+@pytest.mark.parametrize("step", [-1e6, 1e6], ids=["back", "forth"])
+def test_the_kill_after_a_terminate_outlives_a_clock_that_is_set(place, step):
+    """What is on record as the moment of the KILL is kept within the grace, whatever the clock says."""
+    backend = place.backend()
+    request = place.request(SH, "-c", 'trap "" TERM; echo $$ > main; while :; do sleep 1; done')
+    ref = backend.siteward_launch_job(request)
+    pid = read_pid(request.job_dir / "main")
+    backend.siteward_terminate_job(ref, 1.0)
+    place.kill_keeper()
+    lines = [json.loads(line) for line in (place.directory / "ends.log").read_text().splitlines()]
+    [planned] = [line for line in lines if "kill" in line]
+    assert planned["grace"] == 1.0
+    write_journal(place, k=planned["k"], kill=planned["kill"] + step)
+    assert poll_end(backend, ref).result.reason is Reason.BACKEND_LOST
+    assert not is_alive(pid)
+
+
+class FewFiles:
+    """A program with few descriptors that starts a keeper on a place by asking it for its list."""
+
+    CODE = """
+import logging, resource, sys
+from pathlib import Path
+soft, hard = int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+from siteward import Context
+from siteward_process.backend import Backend
+context = Context(site="here", backend="process", directory=Path(sys.argv[1]), log=logging.getLogger())
+backend = Backend(context, Backend.SiteOptions())
+print(len(backend.siteward_list_jobs()), flush=True)
+sys.stdin.read()
+"""
+
+    def __init__(self, place: Place, soft: int, hard: int) -> None:
+        command = [sys.executable, "-c", self.CODE, str(place.directory), str(soft), str(hard)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.jobs = int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate("")
+
+
+def test_more_survivors_than_descriptors_are_not_lost(place):
+    """Not being able to watch a job does not mean that it has ended; its end is still seen."""
+    backend = place.backend()
+    refs = [backend.siteward_launch_job(place.request("sleep", "600")) for _ in range(50)]
+    place.kill_keeper()
+    few = FewFiles(place, 40, 40)
+    try:
+        assert few.jobs == len(refs)
+        assert {backend.siteward_poll_job(ref).state for ref in refs} == {JobState.RUNNING}
+        for ref in refs:
+            os.kill(ref.data["pid"], signal.SIGKILL)
+        assert {poll_end(backend, ref).result.reason for ref in refs} == {Reason.BACKEND_LOST}
+        assert place.run(SH, "-c", "exit 3").result.exit_code == 3
+    finally:
+        few.close()
+
+
+def test_the_keeper_takes_all_descriptors_it_may_have_and_jobs_their_own(place):
+    few = FewFiles(place, 100, 4000)
+    try:
+        limits = Path(f"/proc/{place.keeper_pid()}/limits").read_text()
+        assert next(line for line in limits.splitlines() if "open files" in line).split()[3:5] == ["4000", "4000"]
+        request = place.request(SH, "-c", "ulimit -Sn; ulimit -Hn")
+        backend = place.backend()
+        poll_end(backend, backend.siteward_launch_job(request))
+        assert request.log_file.read_text().split() == ["100", "4000"]
+    finally:
+        few.close()
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_gone(monkeypatch):
+    """For want of descriptors nothing is known: that is an error, never "there is none"."""
+
+    def refuse(_path: str) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    assert proc.stat(2**22) is None
+    monkeypatch.setattr(proc, "read", refuse)
+    for look in (proc.stat, proc.marker, lambda pid: proc.is_alive(pid, 1)):
+        with pytest.raises(OSError, match="Too many open files"):
+            look(os.getpid())
+    assert not linux.is_scarce(10)
+
+
+def test_an_end_that_cannot_be_settled_now_is_settled_later():
+    """Whatever goes wrong in between, the next try is planned."""
+
+    class Short:
+        def look(self) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    class Roll:
+        tree, planned = Short(), []
+        host = property(lambda self: self)
+
+        def later(self, _seconds: float, call: object) -> None:
+            self.planned.append(call)
+
+    class Job:
+        key, status, settle_by = "1/job", None, 0.0
+
+    roll = Roll()
+    endings = Endings(roll)
+    endings.begin(Job())
+    for tries in range(1, 4):
+        assert len(roll.planned) == tries
+        with pytest.raises(OSError, match="Too many open files"):
+            roll.planned[-1]()
 
 
 def test_the_record_on_disk_stays_small(tmp_path):

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from siteward import BackendError, JobState, LaunchRefused
+from siteward import BackendError, JobState, LaunchRefused, Reason
 from siteward_process import proc, wire
 from siteward_process.client import Address
 
 from .helpers import Place, Watch, ask_keeper, is_alive, poll_end, until
+from .test_adoption import FewFiles
 
 SH = "/bin/sh"
 # Runs two jobs, on a keeper that is started here, and says how they ended.
@@ -125,6 +126,68 @@ def test_a_forked_program_has_a_connection_of_its_own(place: Place):
         os._exit(0 if all(backend.siteward_poll_job(ref).state is JobState.RUNNING for _ in range(50)) else 1)
     assert all(backend.siteward_poll_job(ref).state is JobState.RUNNING for _ in range(50))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_program_that_closes_cuts_off_nobody(watched):
+    """Its parent still hears of every end, on the connection it had."""
+    place, backend, watch = watched
+    ref = backend.siteward_launch_job(place.request(SH, "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 5"))
+    gone = backend.siteward_launch_job(place.request("true"))
+    watch.end_of(gone)
+    backend.siteward_remove_job(gone)
+    sock = backend._subscription._sock
+    pid = os.fork()
+    if not pid:
+        backend.siteward_close_backend()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    (place.root / "jobs" / ref.job_id / "work" / "go").touch()
+    assert watch.end_of(ref).result.exit_code == 5
+    assert backend._subscription._sock is sock
+    assert [each.job_id for each in backend.siteward_list_jobs()] == [ref.job_id], "what it was told is told once"
+
+
+@pytest.mark.parametrize("grace", [3_000_000, 1e300, float("inf"), 2**70])
+def test_any_grace_leaves_the_keeper_at_work(watched, grace):
+    """Longer than the longest wait of the system: the job goes on, and so do all others."""
+    place, backend, watch = watched
+    request = place.request(SH, "-c", "trap '' TERM; touch ready; while :; do sleep 0.1; done")
+    patient = backend.siteward_launch_job(request)
+    until((request.job_dir / "ready").exists)
+    backend.siteward_terminate_job(patient, grace)
+    assert watch.end_of(backend.siteward_launch_job(place.request(SH, "-c", "exit 3"))).result.exit_code == 3
+    place.kill_keeper()
+    assert backend.siteward_poll_job(patient).state is JobState.RUNNING
+    backend.siteward_terminate_job(patient, 0)
+    assert watch.end_of(patient).result.reason is Reason.BACKEND_LOST
+    assert "Error" not in (place.directory / "keeper.log").read_text()
+
+
+def test_more_clients_than_descriptors_cost_no_end(place):
+    """Who comes last waits; the keeper keeps what jobs need, sleeps, and takes the others when it can."""
+    few = FewFiles(place, 60, 60)
+    backend, watch = place.backend(), Watch()
+    backend.siteward_watch_jobs(watch)
+    ref = backend.siteward_launch_job(place.request(SH, "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3"))
+    keeper = place.keeper_pid()
+    crowd = []
+    try:
+        for _ in range(100):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(place.directory / "keeper.sock"))
+            crowd.append(sock)
+        until(lambda: len(os.listdir(f"/proc/{keeper}/fd")) >= 44, "the crowd is let in as far as there is room")
+        assert watch.end_of(backend.siteward_launch_job(place.request(SH, "-c", "exit 4"))).result.exit_code == 4
+        (place.root / "jobs" / ref.job_id / "work" / "go").touch()
+        assert watch.end_of(ref).result.exit_code == 3
+        assert len(os.listdir(f"/proc/{keeper}/fd")) < 60
+    finally:
+        for sock in crowd:
+            sock.close()
+        few.close()
+    assert place.keeper_pid() == keeper
+    assert "Error" not in (place.directory / "keeper.log").read_text()
 
 
 def test_directories_of_any_length_work(tmp_path):

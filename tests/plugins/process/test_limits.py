@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from siteward import JobState, PortableResources, Reason
+from siteward import JobState, LaunchRefused, PortableResources, Reason
+from siteward_process.ending import describe
 from siteward_process.limits import Cgroups, _controller_paths, _delegated, _inside
+from siteward_process.live import LiveJob
 
 from .helpers import poll_end, until
 
@@ -103,6 +106,60 @@ def test_groups_of_survivors_are_removed_by_the_next_keeper(place):
     until(lambda: leftovers() == before, "the cgroup is removed")
 
 
+@needs("memory")
+def test_a_small_limit_and_a_large_environment_never_cost_the_keeper(watched, monkeypatch):
+    """While it spawns, the keeper stands in the job's group: the limit is set when it is out again."""
+    place, backend, watch = watched
+    monkeypatch.setattr("siteward_process.backend._LEAST_MEMORY", 1)
+    other = backend.siteward_launch_job(place.request(SH, "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 7"))
+    keeper = place.keeper_pid()
+    env = {f"V{number}": "x" * 100_000 for number in range(15)}
+    for _ in range(5):
+        request = place.request("sleep", "600", env=env, resources=PortableResources(memory=64 * 1024))
+        result = watch.end_of(backend.siteward_launch_job(request)).result
+        assert (result.reason, result.signal) == (Reason.OOM_KILLED, signal.SIGKILL)
+    assert place.keeper_pid() == keeper
+    (place.root / "jobs" / other.job_id / "work" / "go").touch()
+    assert watch.end_of(other).result.exit_code == 7
+
+
+def test_memory_in_which_nothing_can_run_is_refused(place):
+    backend = place.backend()
+    with pytest.raises(LaunchRefused, match=r"1048576 bytes of memory.*16Mi.*resource_spec"):
+        backend.siteward_launch_job(place.request("true", resources=PortableResources(memory=MIB)))
+    assert place.keeper_pid() is None, "nothing was started"
+
+
+def test_a_job_that_was_over_its_limit_before_it_was_set_ends_for_want_of_memory(tmp_path, monkeypatch):
+    """Version 1 sets no limit below what is in use (EBUSY): the job is killed, and its end says why."""
+    _home, cgroup, mountinfo = make_unified(tmp_path, "a")
+    path = tmp_path / "fs" / "a" / "siteward-x-1-job"
+    path.mkdir()
+    for name in ("memory.limit_in_bytes", "cgroup.procs"):
+        (path / name).write_text("")
+    group = Cgroups("siteward-x", str(cgroup), str(mountinfo)).group("1-job", None, 64 * MIB)
+    write = os.write
+
+    def busy(fd: int, data: bytes) -> int:
+        if data == str(64 * MIB).encode():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return write(fd, data)
+
+    group.enter()
+    group.leave()
+    monkeypatch.setattr(os, "write", busy)
+    group.limit_memory()
+    monkeypatch.undo()
+    assert (group.is_too_small, group.notes) == (True, [])
+    job = LiveJob("1/job", {"pid": 1, "start": 1, "dir": "/"})
+    job.group, job.status = group, signal.SIGKILL
+    end = describe(job)
+    assert end["reason"] == Reason.OOM_KILLED
+    assert "limit is too small" in end["message"]
+    job.status = 0
+    assert describe(job)["exit"] == 0, "one that was done before the KILL came is done"
+
+
 def make_unified(root: Path, delegated: str) -> tuple[Path, Path, Path]:
     """Make a tree that looks like a version 2 hierarchy: /a/b, where this process is in b."""
     home = root / "fs" / "a" / "b"
@@ -131,10 +188,12 @@ def test_version_2_groups_are_made_where_controllers_are_handed_down(tmp_path):
     group = groups.group("1-job", 2, 64 * MIB)
     group.enter()
     assert (path / "cpu.max").read_text() == "200000 100000"
-    assert (path / "memory.max").read_text() == str(64 * MIB)
-    assert (path / "memory.swap.max").read_text() == "0"
+    assert (path / "memory.max").read_text() == "max", "whoever steps in is under no limit yet"
     assert (path / "cgroup.procs").read_text() == "0"
     group.leave()
+    group.limit_memory()
+    assert (path / "memory.max").read_text() == str(64 * MIB)
+    assert (path / "memory.swap.max").read_text() == "0"
     assert (home / "cgroup.procs").read_text() == "0"
     assert (group.notes, group.oom_kills()) == ([], 2)
 

@@ -223,3 +223,57 @@ def test_a_log_that_is_a_link_is_not_followed(place):
     result = poll_end(backend, backend.siteward_launch_job(request)).result
     assert "cannot be written" in result.message
     assert victim.read_text() == "mine"
+
+
+TRAPS = {"a FIFO": "mkfifo {}", "a link": "ln -s ../victim {}", "a folder": "mkdir {}", "a file": "echo mine > {}"}
+
+
+@pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
+def test_what_a_job_puts_where_its_output_is_shortened_harms_nobody(watched, trap):
+    """The keeper neither waits for it nor writes into it, and goes on with the other jobs."""
+    place, _backend, watch = watched
+    backend = place.backend(max_log_size=LIMIT)
+    other = backend.siteward_launch_job(place.request(SH, "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 5"))
+    code = f"echo kept > ../victim; {trap.format('../output.log.new')}; head -c 300000 /dev/zero"
+    request = place.request(SH, "-c", code)
+    request.log_file.parent.mkdir(parents=True, exist_ok=True)
+    result = watch.end_of(backend.siteward_launch_job(request)).result
+    assert result.state is JobState.SUCCEEDED
+    assert (request.job_dir.parent / "victim").read_text() == "kept\n"
+    if "mkdir" not in trap:
+        assert request.log_file.stat().st_size < 2 * LIMIT
+        assert not request.log_file.with_name("output.log.new").exists()
+    (place.root / "jobs" / other.job_id / "work" / "go").touch()
+    assert watch.end_of(other).result.exit_code == 5
+
+
+@pytest.mark.parametrize("trap", [*list(TRAPS.values())[:3], "true {}"], ids=[*list(TRAPS)[:3], "nothing"])
+def test_what_a_job_puts_in_place_of_its_output_is_no_output(place, trap):
+    """It is neither waited for nor followed nor shortened."""
+    script = f"echo secret > ../victim; rm ../output.log; {trap.format('../output.log')}"
+    request = place.request(SH, "-c", script)
+    backend = place.backend()
+    ref = backend.siteward_launch_job(request)
+    assert poll_end(backend, ref).state is JobState.SUCCEEDED
+    path = str(request.log_file)
+    for follow in (False, True):
+        assert list(backend.siteward_read_logs(ref, follow, None)) == []
+    output.compact(path, 1)
+    if "true" not in trap:
+        cap.drop_middle(path, 1, [0])
+    assert (request.job_dir.parent / "victim").read_text() == "secret\n"
+
+
+def test_a_shortening_that_fails_leaves_no_draft(tmp_path, monkeypatch):
+    """A full disk: the output stays as it was, and takes no more room."""
+    path = tmp_path / "output.log"
+    path.write_bytes(b"x" * 4 * LIMIT)
+
+    def full(*_arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "sendfile", full)
+    with pytest.raises(OSError, match="No space"):
+        output.compact(str(path), LIMIT)
+    assert [each.name for each in tmp_path.iterdir()] == ["output.log"]
+    assert path.stat().st_size == 4 * LIMIT

@@ -54,8 +54,12 @@ def run_document(run: Run) -> dict[str, Any]:
     return {"verdict": run.verdict.value if run.verdict else None, "code": run.code, "jobs": jobs}
 
 
-def words_of(row: JobRow) -> str:
-    """Say what there is to say of a stored job, in one sentence."""
+def words_of(row: JobRow, *, driven: bool = True) -> str:
+    """Say what there is to say of a stored job, in one sentence; ``driven`` is whether a process looks after it."""
+    if row.done:
+        return row.message
+    if not driven:
+        return f"no process looks after this job just now; `siteward wait {row.job_id}` does, and finds its end"
     if row.state.ended:
         return row.message
     words = [row.message] if row.message else []
@@ -68,7 +72,7 @@ def words_of(row: JobRow) -> str:
     return "; ".join(words)
 
 
-def listing(site: str, row: JobRow) -> dict[str, Any]:
+def listing(site: str, row: JobRow, *, driven: bool = True) -> dict[str, Any]:
     """Return a stored job as ``ps`` lists it. ``age`` is in seconds, since it was launched or queued."""
     return {
         "job_id": row.job_id,
@@ -78,7 +82,7 @@ def listing(site: str, row: JobRow) -> dict[str, Any]:
         "state": row.state.value,
         "reason": None if row.result is None else row.result.reason.value,
         "age": round(time.time() - row.created_at, 3),
-        "message": words_of(row),
+        "message": words_of(row, driven=driven),
         "reachable": row.reachable,
         "created_at": row.created_at,
         "started_at": row.started_at,

@@ -30,7 +30,7 @@ def ps_command(show_all: bool, platform: bool, site_file: Path, as_json: bool) -
         return
     file = SiteFile.load(site_file)
     with closing(Records.of(file)) as records:
-        jobs = [listing(file.name, row) for row in records.jobs(ended=show_all)]
+        jobs = [listing(file.name, row, driven=records.is_driven(row)) for row in records.jobs(ended=show_all)]
     if as_json:
         emit(jobs)
     elif jobs:
@@ -68,10 +68,11 @@ def status_command(job_id: str, site_file: Path, as_json: bool) -> None:
     file = SiteFile.load(site_file)
     with closing(Records.of(file)) as records:
         row = records.row(job_id)
+        driven = records.is_driven(row)
     if as_json:
         emit(row_document(file.name, row))
         return
-    facts = [(label, text) for label, text in _facts(file.name, row) if text]
+    facts = [(label, text) for label, text in _facts(file.name, row, driven) if text]
     for label, text in facts:
         click.echo(f"{label:<10} {coloured(one_line(text))}")
     if row.result is not None and row.result.log_tail and row.result.return_code != 0:
@@ -80,7 +81,7 @@ def status_command(job_id: str, site_file: Path, as_json: bool) -> None:
             click.echo(f"  {visible(line.encode())}")
 
 
-def _facts(site: str, row: JobRow) -> Iterator[tuple[str, str]]:
+def _facts(site: str, row: JobRow, driven: bool) -> Iterator[tuple[str, str]]:
     yield "job", row.job_id
     yield "site", site
     yield "backend", row.backend
@@ -90,7 +91,7 @@ def _facts(site: str, row: JobRow) -> Iterator[tuple[str, str]]:
         yield "reason", result.reason.value
         exit_code = "" if result.exit_code is None else f" (exit code {result.exit_code})"
         yield "code", f"{int(result.return_code)}{exit_code}"
-    yield "message", words_of(row)
+    yield "message", words_of(row, driven=driven)
     yield "created", clock(row.created_at)
     yield "started", clock(row.started_at)
     yield "ended", clock(row.ended_at)

@@ -183,9 +183,22 @@ def _run_here(order: Order) -> int:
 
 def _watch(started: Run, display: Display, order: Order) -> None:
     display.say(f"job {order.job.id}")
+    for words in _sites_left_out(order):
+        display.say(words)
     for name, reason in started.refused.items():
         display.say(f"{name} is left out: {reason}")
     Watcher(started, display, follow=order.follow, output=order.output).watch()
+
+
+def _sites_left_out(order: Order) -> Iterator[str]:
+    """Say which of the job's sites this run does without, and which given ones it has no use for."""
+    given, wanted = [file.name for file in order.sites], order.job.sites
+    if wanted is None:
+        return
+    if missing := [name for name in wanted if name not in given]:
+        yield f"no file was given for {', '.join(missing)}: the job does not run there"
+    if surplus := [name for name in given if name not in wanted]:
+        yield f"not among the job's sites: {', '.join(surplus)}; the job does not run there"
 
 
 def _closing_lines(ended: Run, order: Order) -> Iterator[str]:
@@ -195,6 +208,9 @@ def _closing_lines(ended: Run, order: Order) -> Iterator[str]:
     if result is not None and result.log_tail and not order.follow:
         yield f"last lines of {ended.cause}'s output:"
         yield from (f"  {visible(line.encode())}" for line in result.log_tail.splitlines()[-_TAIL:])
+    cause = next((file for file in order.sites if file.name == ended.cause), None)
+    if cause is not None and ended.cause in ended.handles:
+        yield f"more: siteward status {order.job.id} --site {cause.file}"
 
 
 def _drive(order: Order, report: Report) -> None:

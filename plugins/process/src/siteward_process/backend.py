@@ -38,6 +38,8 @@ from siteward_process.spawn import DEFAULT_PATH
 
 _BASE_ENV = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER")
 _SMALLEST_LOG = 64 * 1024
+# With less, a program can hardly be loaded.
+_LEAST_MEMORY = 16 * 2**20
 
 _REF_DATA = ("pid", "start", "boot", "log")
 
@@ -48,6 +50,10 @@ def _check_log_size(size: int) -> str | None:
 
 def _check_count(value: int) -> str | None:
     return None if value >= 1 else f"expected at least 1, got {value}"
+
+
+def _check_memory(value: int) -> str | None:
+    return None if value >= _LEAST_MEMORY else f"expected at least {_LEAST_MEMORY}, got {value}"
 
 
 def _check_names(names: tuple[str, ...]) -> str | None:
@@ -96,7 +102,7 @@ class Backend:
             default=None,
             metadata={
                 "help": "most bytes of memory a job may ask for, and the limit of jobs that ask for none",
-                "check": _check_count,
+                "check": _check_memory,
             },
         )
 
@@ -280,6 +286,11 @@ class Backend:
                 raise LaunchRefused(
                     f"the job asks for {wanted} {what}, the site allows {cap}. Ask for less in resource_spec."
                 )
+        if asked.memory is not None and asked.memory < _LEAST_MEMORY:
+            raise LaunchRefused(
+                f"the job asks for {asked.memory} bytes of memory, the least that works is {_LEAST_MEMORY} (16Mi)."
+                " Ask for more in resource_spec."
+            )
         return asked.num_of_cpus or caps.max_cpus, asked.memory or caps.max_memory
 
     def _environment(self, request: JobRequest) -> dict[str, str]:

@@ -56,9 +56,11 @@ class OutputCap:
 
 def drop_middle(path: str, limit: int, dropped: list[int]) -> None:
     """Hand the middle of a growing output back to the file system. ``dropped[0]`` is where that ended last time."""
-    if not output.is_too_long(os.stat(path).st_size, limit):
+    if not output.is_too_long(os.lstat(path).st_size, limit):
         return
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = output.open_regular(path, os.O_WRONLY)
+    if fd is None:
+        return
     try:
         begin, end = output.middle(os.fstat(fd).st_size, limit)
         begin = max(begin, dropped[0])

@@ -70,6 +70,7 @@ class KeeperClient:
         """
         data = wire.pack(message)
         with self._lock:
+            self._leave_to_parent()
             sent, told = False, b"".join(self._told)
             if told:
                 data = data + told if urgent else told + data
@@ -98,6 +99,7 @@ class KeeperClient:
         It goes with the next request, with the last of a batch, or when the connection is closed.
         """
         with self._lock:
+            self._leave_to_parent()
             self._told.append(wire.pack(message))
             if self._sock is not None and self._owner == os.getpid() and len(self._told) < _TOLD_TOGETHER:
                 return True
@@ -131,6 +133,15 @@ class KeeperClient:
         self._owner = os.getpid()
         return self._sock
 
+    def _leave_to_parent(self) -> bool:
+        """In a forked child, let go of what its parent had begun; False in a program of its own."""
+        if self._owner in (0, os.getpid()):
+            return False
+        self._told = []
+        self._disconnect()
+        self._owner = 0
+        return True
+
     def _disconnect(self) -> None:
         if self._sock is not None:
             self._sock.close()
@@ -139,6 +150,8 @@ class KeeperClient:
 
     def close(self) -> None:
         """Hang up; jobs go on."""
+        if self._leave_to_parent():
+            return
         with self._lock:
             if self._told:
                 self._send_told()
@@ -194,6 +207,7 @@ class Subscription:
         self._on_failure = on_failure
         self._sock: socket.socket | None = None
         self._closed = False
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="siteward-process-watch", daemon=True)
         self._thread.start()
@@ -237,8 +251,15 @@ class Subscription:
                 sock.close()
 
     def close(self) -> None:
-        """Stop; when this returns, no more news comes."""
+        """Stop; when this returns, no more news comes.
+
+        A forked child has a copy of the connection but not its thread: shutting it down would cut off the parent.
+        """
         self._closed = True
+        if self._owner != os.getpid():
+            if self._sock is not None:
+                self._sock.close()
+            return
         with self._lock:
             if self._sock is not None:
                 with contextlib.suppress(OSError):

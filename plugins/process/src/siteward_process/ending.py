@@ -49,7 +49,7 @@ class Endings:
             if seen is None:
                 break
             job = self._roll.mains.get(seen.si_pid)
-            if job is not None and (job.pidfd is not None or job in self):
+            if job is not None and (job.survivor or job in self):
                 job = None
             if job is not None:
                 # As long as the zombie is there its number, and its group's, can mean nothing else.
@@ -66,17 +66,20 @@ class Endings:
 
     def _settle(self, alone: bool = False) -> None:
         """Tell the ends of jobs of which nothing is left; end what is left of the others."""
-        alone = alone and all(job.status is not None for job in self._ending.values())
-        if not alone:
-            self._roll.tree.look()
-        for job in list(self._ending.values()):
-            left = {} if alone else self._roll.tree.members(job.key)
-            for pid, start in left.items():
-                proc.send(pid, start, signal.SIGKILL)
-            if not left or time.monotonic() >= job.settle_by:
-                self._finish(job, len(left))
-        if self._ending:
-            self._plan(_AGAIN)
+        try:
+            alone = alone and all(job.status is not None for job in self._ending.values())
+            if not alone:
+                self._roll.tree.look()
+            for job in list(self._ending.values()):
+                left = {} if alone else self._roll.tree.members(job.key)
+                for pid, start in left.items():
+                    proc.send(pid, start, signal.SIGKILL)
+                if not left or time.monotonic() >= job.settle_by:
+                    self._finish(job, len(left))
+        finally:
+            # Whatever went wrong (no descriptor left, say), no end is given up.
+            if self._ending:
+                self._plan(_AGAIN)
 
     def _plan(self, seconds: float) -> None:
         if not self._planned:
@@ -131,7 +134,13 @@ def describe(job: LiveJob) -> Message:
     if job.usage:
         end["cpu"], end["memory"] = job.usage
     oom = job.group.oom_kills() if job.group else 0
-    if oom and killed == signal.SIGKILL:
+    if job.group and job.group.is_too_small and killed == signal.SIGKILL:
+        end.update(
+            reason=OOM_KILLED,
+            message="the job's memory limit is too small: it held more before the limit could be set; ask for more in"
+            " resource_spec",
+        )
+    elif oom and killed == signal.SIGKILL:
         end.update(reason=OOM_KILLED, message="the job used more memory than its limit; ask for more in resource_spec")
     elif oom:
         end["notes"] = [f"{oom} of its processes were killed because the job reached its memory limit"]

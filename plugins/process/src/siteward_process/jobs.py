@@ -18,6 +18,7 @@ from siteward_process.wire import Message, encode
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _KILL_AGAIN = 0.5
+_LONGEST_GRACE = 1e8
 
 
 class Refused(Exception):
@@ -46,10 +47,13 @@ class Jobs:
     def adopt(self) -> None:
         """Take over the jobs of the keeper before this one, and the KILLs that it had still to send."""
         self._survivors.adopt_all()
+        now = time.monotonic()
         for job in self._roll.live.values():
             if "kill" in job.record:
-                job.kill_at = time.monotonic() + max(0.0, job.record["kill"] - time.time())
-                self._kill_later(job, job.kill_at - time.monotonic())
+                # The clock is the one that nobody sets; should it be another one all the same, grace is the longest.
+                wait = min(max(0.0, job.record["kill"] - now), job.record.get("grace", 0.0))
+                job.kill_at = now + wait
+                self._kill_later(job, wait)
 
     def lines(self, key: str = "") -> list[str]:
         """Return what is known of one job, or of every job that is not forgotten, each encoded."""
@@ -83,6 +87,8 @@ class Jobs:
         job = LiveJob(key, self._journal.records[key])
         job.group = group
         self._roll.admit(job)
+        if group and group.is_too_small:
+            self._kill(job)
         return line
 
     def _spawn(self, message: Message) -> tuple[int, Group | None]:
@@ -96,7 +102,7 @@ class Jobs:
             if message["cpus"] or message["memory"]:
                 group = self._cgroups.group(message["k"], message["cpus"], message["memory"])
                 group.enter()
-            return self._spawner.spawn(message["argv"], message["env"], message["dir"], log), group
+            pid = self._spawner.spawn(message["argv"], message["env"], message["dir"], log)
         except (SpawnFailed, OSError) as error:
             if group:
                 self._endings.remove_group(group)
@@ -107,6 +113,9 @@ class Jobs:
             os.close(log)
             if group:
                 group.leave()
+        if group:
+            group.limit_memory()
+        return pid, group
 
     def knows(self, message: Message) -> bool:
         """Whether a ref means a job on record, or one whose living process can be taken on record now.
@@ -116,7 +125,7 @@ class Jobs:
         pid, start, boot = message.get("pid"), message.get("start"), message.get("boot")
         record = self._journal.records.get(message["k"])
         if record is not None:
-            return pid is None or (pid, start, boot) == (record.get("pid"), record.get("start"), record["boot"])
+            return pid is None or (pid, start, boot) == (record.get("pid"), record.get("start"), record.get("boot"))
         if pid is None or start is None or boot != self._roll.boot or not proc.is_alive(pid, start):
             return False
         marker = proc.marker(pid)
@@ -132,41 +141,43 @@ class Jobs:
     def terminate(self, message: Message) -> None:
         """TERM now, KILL after ``grace`` seconds; a later call can only bring the KILL forward."""
         job = self._roll.live.get(message["k"]) if self.knows(message) else None
-        grace = max(0.0, message["grace"])
+        grace = min(max(0.0, message["grace"]), _LONGEST_GRACE)
         kill_at = time.monotonic() + grace
         if job is None or job in self._endings or (job.kill_at is not None and kill_at >= job.kill_at):
             return
         first = job.kill_at is None
         job.kill_at = kill_at
-        self._journal.put(job.key, kill=time.time() + grace)
+        self._journal.put(job.key, kill=kill_at, grace=grace)
         if grace == 0:
             self._kill(job)
             return
+        self._kill_later(job, grace)
         if first:
             self._signal(job, signal.SIGTERM)
             # A stopped process takes no TERM.
             self._signal(job, signal.SIGCONT)
-        self._kill_later(job, grace)
 
     def _kill_later(self, job: LiveJob, seconds: float) -> None:
         self._roll.host.later(seconds, lambda: self._kill(job))
 
     def _kill(self, job: LiveJob) -> None:
         if self._roll.live.get(job.key) is job and job not in self._endings:
-            self._signal(job, signal.SIGKILL)
-            # What the job was just starting may have missed it.
+            # What the job was just starting may miss it.
             self._kill_later(job, _KILL_AGAIN)
+            self._signal(job, signal.SIGKILL)
 
     def _signal(self, job: LiveJob, number: signal.Signals) -> None:
         """Signal the job's group, and what left the group."""
-        if job.pidfd is None or proc.is_alive(job.pid, job.start):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if not job.survivor or proc.is_alive(job.pid, job.start):
                 os.killpg(job.pid, number)
-        self._roll.tree.look()
+        with contextlib.suppress(OSError):
+            self._roll.tree.look()
         for pid, start in self._roll.tree.members(job.key).items():
-            stat = proc.stat(pid)
-            if stat and stat.pgid != job.pid:
-                proc.send(pid, start, number)
+            with contextlib.suppress(OSError):
+                stat = proc.stat(pid)
+                if stat and stat.pgid != job.pid:
+                    proc.send(pid, start, number)
 
     def forget(self, message: Message) -> None:
         """Drop what is remembered of a job, at its end if it still runs."""

@@ -16,6 +16,7 @@ from siteward_process.wire import encode
 
 Record = dict[str, Any]
 _COMPACT_AT = 2**20
+_NUMBER = (int, float)
 
 
 def key_of(job_id: str, attempt: int) -> str:
@@ -27,6 +28,26 @@ def parts_of(key: str) -> tuple[str, int]:
     """Return job id and attempt of a key."""
     attempt, _, job_id = key.partition("/")
     return job_id, int(attempt)
+
+
+def is_whole(key: str, record: Record) -> bool:
+    """Whether a record says all that is relied on: a torn or foreign line may have left less."""
+    try:
+        job_id, _attempt = parts_of(key)
+        if not job_id.encode():
+            return False
+    except ValueError:
+        return False
+    end = record.get("end")
+    if end is not None:
+        return isinstance(end, dict) and _has(end, at=_NUMBER) and _has(record, t0=_NUMBER)
+    if "pid" in record and not _has(record, pid=int, start=int):
+        return False
+    return _has(record, dir=str, log=str, boot=str, cap=int, t0=_NUMBER)
+
+
+def _has(record: Record, **kinds: type | tuple[type, ...]) -> bool:
+    return all(isinstance(record.get(name), kind) for name, kind in kinds.items())
 
 
 class Journal:
@@ -51,7 +72,7 @@ class Journal:
         size = os.fstat(self._fd).st_size
         for line in os.pread(self._fd, size, 0).splitlines():
             # A machine that lost power may leave a torn line; what it said is lost, the rest is not.
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 self._apply(json.loads(line))
         self._size = size
         if size:
@@ -60,6 +81,8 @@ class Journal:
 
     def _apply(self, change: Record) -> None:
         key = change.pop("k")
+        if not isinstance(key, str):
+            raise TypeError
         if change.get("gone"):
             self.records.pop(key, None)
         else:

@@ -12,6 +12,7 @@ import fcntl
 import gc
 import heapq
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from siteward_process import cap, linux, wire
+from siteward_process import cap, linux, proc, wire
 from siteward_process.jobs import Jobs, Refused
 from siteward_process.journal import Journal
 from siteward_process.limits import Cgroups
@@ -32,6 +33,9 @@ _EVENTS = 64
 _MAX_COMPLAINTS = 100
 _MAX_LOG = 2**20
 _MAX_BACKLOG = 8 * 2**20
+_AGAIN = 0.1
+# epoll takes no more than 2**31 ms.
+_LONGEST_WAIT = 86400.0
 
 
 class Connection:
@@ -48,7 +52,7 @@ class Connection:
 class Keeper:
     """The loop: connections, timers, ended children."""
 
-    def __init__(self, directory_fd: int, name: str, ignored: list[signal.Signals]) -> None:
+    def __init__(self, directory_fd: int, name: str, spawner: Spawner) -> None:
         self._epoll = select.epoll()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
@@ -58,8 +62,9 @@ class Keeper:
         self._directory = directory_fd
         self._listener = self._listen()
         self._children = linux.child_signals()
+        self._may_reap = False
         self._cgroups = Cgroups(name)
-        self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, Spawner(ignored), self)
+        self._jobs = Jobs(Journal(directory_fd, wire.JOURNAL), self._cgroups, spawner, self)
         self._outputs = self._jobs.cap.fd
         for fd in (self._listener.fileno(), self._children, self._outputs):
             if fd is not None:
@@ -122,21 +127,23 @@ class Keeper:
         return quiet and time.monotonic() - self._idle_since >= LINGER
 
     def _timeout(self) -> float:
+        if self._may_reap:
+            return 0.0
         now = time.monotonic()
-        times = [self._timers[0][0] - now] if self._timers else []
+        times = [self._timers[0][0] - now, _LONGEST_WAIT] if self._timers else []
         if not self._connections and not self._jobs.live:
             times.append(self._idle_since + LINGER - now)
         return max(0.0, min(times)) if times else -1
 
     def _turn(self) -> None:
-        children = False
         for fd, events in self._epoll.poll(self._timeout(), _EVENTS):
             connection = self._connections.get(fd)
             if connection is not None:
                 self._serve(connection, events)
             elif fd == self._children:
                 os.read(fd, 4096)
-                children = True
+                # Kept until it is done: an end is signalled once.
+                self._may_reap = True
             elif fd == self._listener.fileno():
                 self._accept()
             elif fd == self._outputs:
@@ -144,10 +151,18 @@ class Keeper:
                 self.later(cap.INTERVAL, self._check_outputs)
             elif self._jobs.survivor_ended(fd):
                 self._epoll.unregister(fd)
-        if children:
-            self._jobs.reap()
+        if self._may_reap:
+            self._reap()
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
+
+    def _reap(self) -> None:
+        self._may_reap = False
+        try:
+            self._jobs.reap()
+        except BaseException:
+            self.later(_AGAIN, self._reap)
+            raise
 
     def _check_outputs(self) -> None:
         self._jobs.cap.check()
@@ -156,7 +171,7 @@ class Keeper:
     # --- connections ----------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while True:
                 sock, _address = self._listener.accept()
                 if wire.peer_uid(sock) not in (os.geteuid(), 0):
@@ -165,6 +180,28 @@ class Keeper:
                 sock.setblocking(False)
                 self._connections[sock.fileno()] = Connection(sock)
                 self._epoll.register(sock.fileno(), select.EPOLLIN)
+                if linux.is_scarce(sock.fileno()):
+                    # The last descriptors are for jobs: whoever comes now waits in the listener's queue.
+                    self._pause_accepting()
+                    return
+        except OSError as error:
+            if error.errno in proc.SCARCE:
+                self._pause_accepting()
+
+    def _pause_accepting(self) -> None:
+        self._epoll.modify(self._listener, 0)
+        self.later(_AGAIN, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        scarce = True
+        with contextlib.suppress(OSError):
+            probe = os.dup(self._directory)
+            scarce = linux.is_scarce(probe)
+            os.close(probe)
+        if scarce:
+            self.later(_AGAIN, self._resume_accepting)
+        else:
+            self._epoll.modify(self._listener, select.EPOLLIN)
 
     def _serve(self, connection: Connection, events: int) -> None:
         try:
@@ -269,7 +306,7 @@ def main(directory: str) -> None:
         if directory_fd is None:
             os.write(ready, b"busy")
             return
-        keeper = Keeper(directory_fd, _name_of(directory_fd), ignored_signals())
+        keeper = Keeper(directory_fd, _name_of(directory_fd), Spawner(ignored_signals(), _raise_files()))
     except BaseException as error:
         os.write(ready, f"{type(error).__name__}: {error}".encode())
         raise
@@ -315,6 +352,15 @@ def _detach(directory: str, ready: int) -> int | None:
         signal.signal(number, signal.SIG_IGN)
     linux.become_subreaper()
     return directory_fd
+
+
+def _raise_files() -> tuple[int, int]:
+    """Allow this process as many open files as may be; return the limit that jobs are to have."""
+    # This module is imported for os.wait4 too, which could not import it with no descriptor left.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    return limit
 
 
 def _name_of(directory_fd: int) -> str:

@@ -1,12 +1,14 @@
 """CPU and memory limits by cgroup, version 1 or 2, where the keeper may write there (cgroups(7)).
 
-The keeper has one thread: it steps into a job's group, spawns, and steps back, so that no instant of the job
-is outside its limits.
+The keeper has one thread: it steps into a job's group, spawns, and steps back, so that the job is born there.
+The memory limit is set only when it is out again: until the new program runs, it uses the keeper's memory, and
+whoever is in a full group may be killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,12 +45,19 @@ def _inside(mount: str, root: str, path: str) -> Path:
 
 
 class Group:
-    """One job's cgroups, one for each controller that could be set up."""
+    """One job's cgroups, one for each controller that could be set up.
 
-    def __init__(self, homes: dict[str, Path], paths: dict[str, Path], notes: list[str]) -> None:
+    ``is_too_small`` says that the job held more memory than its limit before that was set.
+    """
+
+    def __init__(
+        self, homes: dict[str, Path], paths: dict[str, Path], notes: list[str], memory: int | None = None
+    ) -> None:
         self._homes = homes
         self._paths = paths
+        self._memory = memory
         self.notes = notes
+        self.is_too_small = False
 
     def enter(self) -> None:
         """Move this process into the groups, so that what it spawns is born there."""
@@ -58,8 +67,28 @@ class Group:
     def leave(self) -> None:
         """Move this process back to where it was."""
         for controller in self._paths:
-            with contextlib.suppress(OSError):
+            try:
                 _write(self._homes[controller] / "cgroup.procs", "0")
+            except OSError as error:
+                if controller == "memory":
+                    self._give_up_memory(error)
+
+    def limit_memory(self) -> None:
+        """Set the memory limit, behind :meth:`leave`."""
+        if self._memory is None or "memory" not in self._paths:
+            return
+        try:
+            _set_limit(self._paths["memory"], "memory", self._memory)
+        except OSError as error:
+            # Version 1 sets no limit below what is used already; version 2 ends who uses too much.
+            if error.errno == errno.EBUSY:
+                self.is_too_small = True
+            else:
+                self._give_up_memory(error)
+
+    def _give_up_memory(self, error: OSError) -> None:
+        self._memory = None
+        self.notes.append(f"memory was not enforced: {error}")
 
     def oom_kills(self) -> int:
         """Return how many processes of the job the kernel killed for want of memory."""
@@ -128,12 +157,17 @@ class Cgroups:
                 if controller in self.blocked:
                     raise OSError(self.blocked[controller])
                 path = self._bases[controller] / self._folder(job)
-                path.mkdir(exist_ok=True)
-                _set_limit(path, controller, wanted)
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    # Left by an earlier job of this name; its limit must not meet us inside.
+                    _lift_memory(path)
+                if controller != "memory":
+                    _set_limit(path, controller, wanted)
                 paths[controller] = path
             except OSError as error:
                 notes.append(f"{controller} was not enforced: {error}")
-        return Group(self._homes, paths, notes)
+        return Group(self._homes, paths, notes, memory)
 
     def found(self, job: str) -> Group:
         """Return the groups of a job that an earlier keeper of this name made."""
@@ -166,6 +200,16 @@ def _set_limit(path: Path, controller: str, wanted: int) -> None:
         _write(path / "memory.limit_in_bytes", str(wanted))
         with contextlib.suppress(OSError):
             _write(path / "memory.memsw.limit_in_bytes", str(wanted))
+
+
+def _lift_memory(path: Path) -> None:
+    for name, text in (
+        ("memory.max", "max"),
+        ("memory.memsw.limit_in_bytes", "-1"),
+        ("memory.limit_in_bytes", "-1"),
+    ):
+        if (path / name).exists():
+            _write(path / name, text)
 
 
 def _delegated(home: Path, mount: Path, controller: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import struct
 
@@ -15,6 +16,7 @@ _IN_Q_OVERFLOW = 0x4000
 _EVENT = struct.Struct("iIII")
 _PIDFD_GET_INFO = 0xC0000000 | 64 << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
+_FILES_IN_RESERVE = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,6 +56,12 @@ def exit_status(pidfd: int) -> int | None:
     (mask,) = struct.unpack_from("Q", info)
     (status,) = struct.unpack_from("i", info, 60)
     return int(status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def is_scarce(fd: int) -> bool:
+    """Whether a new descriptor is one of the last: the kernel gives the lowest number that is free."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit != resource.RLIM_INFINITY and fd >= limit - min(_FILES_IN_RESERVE, limit // 4)
 
 
 class Inotify:

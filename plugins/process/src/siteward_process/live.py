@@ -34,7 +34,10 @@ class Host(Protocol):
 
 
 class LiveJob:
-    """A job whose end has not been told yet. ``status`` is its wait status, once its main process has ended."""
+    """A job whose end has not been told yet. ``status`` is its wait status, once its main process has ended.
+
+    A survivor was started by an earlier keeper.
+    """
 
     def __init__(self, key: str, record: Record) -> None:
         self.key = key
@@ -45,6 +48,7 @@ class LiveJob:
         self.group: Group | None = None
         self.watch: int | None = None
         self.pidfd: int | None = None
+        self.survivor = False
         self.kill_at: float | None = None
         self.status: int | None = None
         self.usage: tuple[float, int] | None = None
@@ -65,10 +69,10 @@ class Roll:
         self.mains: dict[int, LiveJob] = {}
         self._unwatched: list[LiveJob] = []
 
-    def admit(self, job: LiveJob, *, survivor: bool = False) -> None:
-        """Take in a job whose main process runs; a survivor's was started by an earlier keeper."""
+    def admit(self, job: LiveJob) -> None:
+        """Take in a job whose main process runs."""
         self.live[job.key] = self.mains[job.pid] = job
-        self.tree.add(job.key, job.pid, job.start, job.marker, survivor=survivor)
+        self.tree.add(job.key, job.pid, job.start, job.marker, survivor=job.survivor)
         if job.record["cap"]:
             self._unwatched.append(job)
             if len(self._unwatched) == 1:

@@ -6,8 +6,10 @@ as its head, a line that says how much was dropped, and its tail. Readers here n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,27 +35,54 @@ def is_too_long(size: int, limit: int) -> bool:
     return size > limit and end > begin
 
 
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int | None:
+    """Open an output; None when no file is there, or what is there (a link, a FIFO) is none of ours.
+
+    The folder is the job's to write to, so that anything may stand in the file's place, and at any moment.
+    """
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
 def compact(path: str, limit: int) -> None:
     """Rewrite an output that is past its limit as head, a line that says what was dropped, and tail."""
     try:
-        if not is_too_long(os.stat(path).st_size, limit):
+        if not is_too_long(os.lstat(path).st_size, limit):
             return
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
+        return
+    source = open_regular(path)
+    if source is None:
         return
     try:
         size = os.fstat(source).st_size
         begin, end = middle(size, limit)
+        if not is_too_long(size, limit):
+            return
         draft = path + ".new"
-        target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        target = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _copy(source, target, 0, begin)
             os.write(target, dropped_line(end - begin))
             _copy(source, target, end, size)
+            # Those who are reading go on in the old file to its end.
+            Path(draft).rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
         finally:
             os.close(target)
-        # Those who are reading go on in the old file to its end.
-        Path(draft).rename(path)
     finally:
         os.close(source)
 

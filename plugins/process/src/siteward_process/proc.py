@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import NamedTuple
 
 _MARKERS = (b"SITEWARD_JOB_DIR=", b"SITEWARD_JOB_ID=", b"SITEWARD_ATTEMPT=")
+
+# What is short now and may not be later.
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 Marker = tuple[bytes, bytes, bytes]
 
@@ -40,10 +44,13 @@ def read(path: str) -> bytes:
 
 
 def stat(pid: int) -> Stat | None:
-    """Look at a process (or a thread, which looks the same); None when there is none of this number."""
+    """Look at a process (or a thread, which looks the same); None when there is none of this number.
+
+    OSError when that cannot be known: for want of descriptors or memory, or of permission (``hidepid``).
+    """
     try:
         data = read(f"/proc/{pid}/stat")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     # The name in parentheses is the process's own choice and may hold anything, parentheses too.
     fields = data[data.rindex(b")") + 2 :].split()
@@ -60,7 +67,7 @@ def start_of(pid: int) -> int:
 
 
 def is_alive(pid: int, start: int) -> bool:
-    """Whether exactly this process still runs, not another that was given its number."""
+    """Whether exactly this process still runs, not another that was given its number; OSError as of :func:`stat`."""
     found = stat(pid)
     return found is not None and found.start == start and found.alive
 
@@ -71,10 +78,15 @@ def marker_of(directory: str, job_id: str, attempt: int) -> Marker:
 
 
 def marker(pid: int) -> Marker | None:
-    """Return the job marker in a process's environment as it was at its start; None without one."""
+    """Return the job marker in a process's environment as it was at its start; None without one.
+
+    OSError when it cannot be read for want of descriptors or memory. Who may not read it is no job's parent.
+    """
     try:
         environment = read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError:
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise
         return None
     found = {}
     for entry in environment:

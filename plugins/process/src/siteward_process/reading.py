@@ -19,9 +19,8 @@ def read_output(
 
     ``listen`` gives a socket that becomes readable when the job may have ended.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    fd = output.open_regular(path)
+    if fd is None:
         return
     try:
         at = 0 if tail is None else output.start_of_tail(fd, tail)

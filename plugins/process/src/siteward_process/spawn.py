@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Mapping
 
@@ -28,16 +29,18 @@ def ignored_signals() -> list[signal.Signals]:
 class Spawner:
     """Starts programs, each in its own session, with no file descriptor but 0 (which is empty), 1 and 2."""
 
-    def __init__(self, ignored: list[signal.Signals]) -> None:
+    def __init__(self, ignored: list[signal.Signals], files: tuple[int, int]) -> None:
         self._ignored = ignored
+        self._files = files
+        self._own_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._found: dict[tuple[str, str], str] = {}
 
     def spawn(self, argv: list[str], environment: Mapping[str, str], directory: str, output: int) -> int:
         """Start a program and return its process id; SpawnFailed when it cannot be.
 
-        It begins with the default for every signal and none blocked. This process's own working directory is
-        changed meanwhile: there must be no other thread that minds.
+        It begins with the default for every signal and none blocked, and may open ``files``. This process's own
+        working directory, and that limit, are changed meanwhile: there must be no other thread that minds.
         """
         try:
             os.chdir(directory)
@@ -48,6 +51,8 @@ class Spawner:
         program = argv[0]
         try:
             program = find_program(program, environment.get("PATH", DEFAULT_PATH), self._found)
+            if self._files != self._own_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             return os.posix_spawn(
                 program,
                 argv,
@@ -64,6 +69,8 @@ class Spawner:
         except (OSError, ValueError) as error:
             raise _explain(error, program) from error
         finally:
+            if self._files != self._own_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
             os.chdir("/")
 
 

@@ -71,23 +71,27 @@ class Tree:
         Orphans that wiped their environment and left every group count to any job that may have started them
         once no other could have: those still running started after them, or none runs.
         """
-        found = {pid: start for pid, start in self._members.get(key, {}).items() if proc.is_alive(pid, start)}
+        found = {pid: start for pid, start in self._members.get(key, {}).items() if _may_run(pid, start)}
         if self._unknown:
             oldest = min((start for other, start in self._starts.items() if other != key), default=None)
             for pid, start in list(self._unknown.items()):
-                if not proc.is_alive(pid, start):
+                if not _may_run(pid, start):
                     del self._unknown[pid]
                 elif start >= self._starts.get(key, 0) and (oldest is None or start < oldest):
                     found[pid] = start
         return found
 
     def look(self) -> None:
-        """Bring the index up to date."""
+        """Bring the index up to date; OSError when that cannot be done now, and then the next look is at everything."""
         candidates = self._news()
         found: dict[int, str] = {}
-        for pid in candidates:
-            if pid not in self._mains and pid not in found and pid != self._self:
-                self._place(pid, candidates, found)
+        try:
+            for pid in candidates:
+                if pid not in self._mains and pid not in found and pid != self._self:
+                    self._place(pid, candidates, found)
+        except OSError:
+            self._last = 0
+            raise
 
     def _news(self) -> set[int]:
         """Return every process that may have started since the last look; at times, every process there is."""
@@ -102,8 +106,8 @@ class Tree:
             news = set(range(self._last + 1, last + 1))
         else:
             self._forks = proc.forks()
-            self._members, self._placed, self._unknown = {}, {}, {}
             news = set(proc.pids())
+            self._members, self._placed, self._unknown = {}, {}, {}
         self._last, self._newest, self._looked = last, 0, now
         return news
 
@@ -113,7 +117,7 @@ class Tree:
         owner = _STRANGER
         at, tries = pid, 0
         while True:
-            stat = proc.stat(at)
+            stat = _seen(at)
             if stat is None:
                 if not chain or tries > 8:
                     break
@@ -165,3 +169,18 @@ class Tree:
         marker = proc.marker(stat.pid)
         owner = self._markers.get(marker) if marker else None
         return owner if owner in self._survivors else _STRANGER
+
+
+def _may_run(pid: int, start: int) -> bool:
+    try:
+        return proc.is_alive(pid, start)
+    except OSError:
+        return True
+
+
+def _seen(pid: int) -> proc.Stat | None:
+    """Look at a process; who is hidden from us is as if he were not there."""
+    try:
+        return proc.stat(pid)
+    except PermissionError:
+        return None

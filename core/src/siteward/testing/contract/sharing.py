@@ -27,7 +27,8 @@ class Sharing:
         job_id = kit.new_id()
         sites = [kit.site(name) for name in NAMES]
         codes = [31 + number for number in range(len(NAMES))]
-        handles = [kit.launch(site, kit.sh(f"exit {code}"), id=job_id) for site, code in zip(sites, codes, strict=True)]
+        scripts = [kit.sh(f"sleep 0.3; exit {code}") for code in codes]  # long enough to run beside each other
+        handles = [kit.launch(site, script, id=job_id) for site, script in zip(sites, scripts, strict=True)]
         assert [kit.result(handle).exit_code for handle in handles] == codes
 
     @needs(files=True)
