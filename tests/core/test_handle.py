@@ -92,15 +92,18 @@ def test_waiting_from_many_threads(place, handle):
 
 
 def test_callbacks(place, handle):
-    """Each is called once with the handle, in order; at once for a job that has ended."""
-    heard = []
+    """Each is called once, with the handle; at once for a job that has ended; it may wait for other jobs."""
+    heard, other = [], place.site().launch(job(id="b"))
     handle.add_done_callback(lambda each: heard.append(("first", each)))
-    handle.add_done_callback(lambda each: heard.append(("second", each)))
+    handle.add_done_callback(lambda each: heard.append((other.wait(20).exit_code, each)))
     place.end("a")
     handle.wait(20)
+    until(lambda: heard == [("first", handle)])
+    place.end("b", exit_code=3)
     until(lambda: len(heard) == 2)
-    handle.add_done_callback(lambda each: heard.append(("third", each)))
-    assert heard == [("first", handle), ("second", handle), ("third", handle)]
+    handle.add_done_callback(lambda each: heard.append(("last", each)))
+    until(lambda: len(heard) == 3)
+    assert heard == [("first", handle), (3, handle), ("last", handle)]
 
 
 def test_terminating_an_ended_job_changes_nothing(place, handle):
