@@ -208,9 +208,6 @@ def _closing_lines(ended: Run, order: Order) -> Iterator[str]:
     if result is not None and result.log_tail and not order.follow:
         yield f"last lines of {ended.cause}'s output:"
         yield from (f"  {visible(line.encode())}" for line in result.log_tail.splitlines()[-_TAIL:])
-    cause = next((file for file in order.sites if file.name == ended.cause), None)
-    if cause is not None and ended.cause in ended.handles:
-        yield f"more: siteward status {order.job.id} --site {cause.file}"
 
 
 def _drive(order: Order, report: Report) -> None:
