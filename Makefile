@@ -64,5 +64,5 @@ tox: .venv/.dev
 
 clean:
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
-	rm -rf results dist docs/_build docs/reference/generated examples/fedavg/sites/state
+	rm -rf results dist docs/_build examples/fedavg/sites/state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 import pytest
 
 from .cli_kit import Cli
-from .fake import places_in
+from .fake import place, places  # noqa: F401
 
 
 @pytest.fixture
@@ -12,16 +12,3 @@ def cli(tmp_path):
     cli = Cli(tmp_path)
     yield cli
     cli.close()
-
-
-@pytest.fixture
-def places(tmp_path):
-    """Make places with a fake backend."""
-    with places_in(tmp_path) as make:
-        yield make
-
-
-@pytest.fixture
-def place(places):
-    """A place whose fake backend has every hook that its tests need to see a job's whole way."""
-    return places("watch", "list", "remove")

@@ -16,6 +16,7 @@ from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from attrs import field, frozen
 
 from siteward import Job, JobRef, JobState, JobStatus, Plugins, Reason, Site, SiteFile, ended, hookimpl
@@ -383,3 +384,16 @@ class Child:
 def die(*_):
     """End this process as ``kill -9`` does."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Make places with a fake backend."""
+    with places_in(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def place(places):
+    """A place whose fake backend has every hook that its tests need to see a job's whole way."""
+    return places("watch", "list", "remove")

@@ -17,6 +17,7 @@ from siteward.errors import SitewardError, Unreachable
 from siteward.failures import FailureReport, fold_filters, is_reportable
 from siteward.hookspecs import PLUGIN_HOOKS
 from siteward.manager import ResourceManager
+from siteward.statedir import open_plain
 from siteward.store import Phase, Store
 from siteward.tracked import Tracked
 
@@ -185,7 +186,7 @@ def read_tail(path: str) -> str:
     try:
         if os.stat(path).st_size == 0:
             return ""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_plain(path, os.O_RDONLY)
     except OSError:
         return ""
     try:

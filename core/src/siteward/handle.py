@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from siteward.ends import JobState, Result
 from siteward.errors import StoreError
 from siteward.request import JobRef, JobStatus
-from siteward.statedir import OwnerLock
+from siteward.statedir import OwnerLock, open_plain
 
 if TYPE_CHECKING:
     from siteward.parts import SiteParts
@@ -134,12 +134,10 @@ class Handle:
             self._parts.driver.stop(self._tracked, "abort", grace)
             return
         self._parts.store.request_stop(self.job_id, "abort", grace)
-        row = self._parts.store.get(self.job_id)
-        if row is not None and not row.done and not self._parts.driver.wake(row.driver):
-            self._take_over(wait=False)
+        self._take_over_from_dead()
 
     def _take_over_from_dead(self) -> bool:
-        """Take the job over if no driver has it; whether it is ours now."""
+        """Wake the driver for what the store has for it, or take the job over if it is gone; whether it is ours."""
         row = self._parts.store.get(self.job_id)
         if row is None or row.done or self._parts.driver.wake(row.driver):
             return False
@@ -257,13 +255,8 @@ def _mirror(future: Future[Result]) -> Future[Result]:
     return mirror
 
 
-def _open_plain(path: str, flags: int) -> int:
-    """Open what may be anything by now, the job could replace it: no link is followed, no pipe waited for."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
 def _read_file(path: str, tail: int | None) -> Iterator[bytes]:
-    with open(path, "rb", opener=_open_plain) as stream:
+    with open(path, "rb", opener=open_plain) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return
         if tail is not None:

@@ -155,6 +155,11 @@ def _forget_locks() -> None:
 os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forget_locks)
 
 
+def open_plain(path: str, flags: int) -> int:
+    """Open what may be anything by now, the job could replace it: no link is followed, no pipe waited for."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def copy_workspace(source: Path, target: Path, state_dir: Path | None = None) -> None:
     """Copy the contents of ``source`` into the job directory; links stay links, special files are refused.
 
