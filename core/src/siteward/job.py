@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets as random
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,7 @@ class Job:
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], *, file: str = "job", base_dir: str | Path = ".") -> Job:
         """Read a job from plain data of the file's shape. ``file`` names it in errors; paths start at ``base_dir``."""
-        base_dir = Path(base_dir).resolve()
+        base_dir = Path(os.path.realpath(base_dir))
         values, problems = read_block(cls, data)
         problems += _cross_problems(values, data, base_dir)
         if problems:

@@ -46,7 +46,10 @@ def parse_yaml(text: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise Problems([Problem(where, f"is not valid YAML: {error.problem or error.context}")]) from error
+        words = f"is not valid YAML: {error.problem or error.context}"
+        if "nesting" in str(error.problem):  # the scanner reads ahead of the events that are counted below
+            words = f"is nested deeper than {MAX_DEPTH} levels"
+        raise Problems([Problem(where, words)]) from error
     except yaml.YAMLError as error:
         words = " ".join(str(error).split())
         raise Problems([Problem("", f"is not valid YAML: {words}")]) from error
