@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from siteward.archive import pack_directory, unpack_directory
     from siteward.config import check_argv, check_env, check_not_negative, check_positive
     from siteward.ends import JobState, Reason, Result, ReturnCode, Usage, ended
     from siteward.errors import (
@@ -106,11 +107,14 @@ __all__ = [
     "ended",
     "hookimpl",
     "judge",
+    "pack_directory",
     "run",
     "safe_name",
+    "unpack_directory",
 ]
 # Imported when first used: `siteward plugins` and plugins themselves need a small part of all this.
 _HOMES = {
+    "archive": "pack_directory unpack_directory",
     "config": "check_argv check_env check_not_negative check_positive",
     "ends": "JobState Reason Result ReturnCode Usage ended",
     "errors": "BackendError DuplicateJob FileError LaunchError LaunchRefused LaunchUncertain NoBackend "

@@ -123,15 +123,11 @@ def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Proble
 def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
     values, lent = {}, parts.file.job_secrets
     for variable, name in job.secrets.items():
-        path = f"secrets.{variable}"
-        if name not in lent:
-            words = f"site {parts.file.name!r} lends no secret {name!r}; it lends: {', '.join(lent) or 'none'}"
-            problems.append(Problem(path, words, nearest(name, lent)))
-            continue
         try:
-            values[variable] = lent[name].read(parts.file.base_dir)
+            values[variable] = parts.file.read_secret(name)
         except ValueError as error:
-            problems.append(Problem(path, f"the site's secret {name!r} cannot be read: {error}"))
+            close = None if name in lent else nearest(name, lent)
+            problems.append(Problem(f"secrets.{variable}", str(error), close))
     return Secrets(values)
 
 

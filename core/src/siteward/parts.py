@@ -118,6 +118,7 @@ class SiteParts:
             log=self.log.getChild(name),
             env=self.file.env,
             base_dir=self.file.base_dir,
+            read_secret=self.file.read_secret,
         )
 
     def launcher(self, name: str) -> Launcher:

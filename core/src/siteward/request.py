@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any, Literal
@@ -37,13 +37,18 @@ class Secrets(Mapping[str, str]):
         return f"Secrets({', '.join(f'{name}={MASK}' for name in self._values)})"
 
 
+def _no_secret(name: str) -> str:
+    raise ValueError(f"there is no secret {name!r} here")
+
+
 @frozen(kw_only=True)
 class Context:
     """What a plugin is told about where it works.
 
     ``directory`` is the plugin's own, created with mode 0700; ``env`` is the site's, already part of every
     job's environment; relative paths in a plugin's options are relative to ``base_dir``, the folder of the
-    site file.
+    site file. ``read_secret(name)`` returns the value of one of the site's ``job_secrets``, for what the site's
+    own options name; ValueError says in words why it cannot be had.
     """
 
     site: str
@@ -52,6 +57,7 @@ class Context:
     log: Logger
     env: Mapping[str, str] = {}
     base_dir: Path = Path()
+    read_secret: Callable[[str], str] = _no_secret
 
 
 @frozen(kw_only=True)

@@ -170,6 +170,16 @@ class SiteFile:
         """Return a study's options for one backend, empty if it has none; KeyError for an unknown study."""
         return self.studies[name].get(backend, {})
 
+    def read_secret(self, name: str) -> str:
+        """Return one of the site's secrets; ValueError in words when there is none, or it cannot be had."""
+        if name not in self.job_secrets:
+            lent = ", ".join(self.job_secrets) or "none"
+            raise ValueError(f"site {self.name!r} lends no secret {name!r}; it lends: {lent}")
+        try:
+            return self.job_secrets[name].read(self.base_dir)
+        except ValueError as error:
+            raise ValueError(f"the site's secret {name!r} cannot be read: {error}") from error
+
     def state_path(self) -> Path:
         """Return ``state_dir``, or else the folder for this site's name in the user's state directory."""
         if self.state_dir is not None:

@@ -1,0 +1,87 @@
+"""A container's output as chunks of bytes, in one piece even if the engine goes away while it is followed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from siteward import BackendError, JobState, JobStatus, Unreachable
+from siteward_docker.client import Engine
+
+_LOOK_AGAIN = 0.2
+
+
+def read_logs(
+    engine: Engine,
+    name: str,
+    follow: bool,
+    tail: int | None,
+    look: Callable[[], JobStatus],
+    changed: threading.Condition,
+) -> Iterator[bytes]:
+    """Yield output; with ``follow`` until the job has ended. ``changed`` is notified at news of any job."""
+
+    def wait() -> None:
+        with changed:
+            changed.wait(_LOOK_AGAIN)
+
+    while follow and _seen(look) is None:
+        wait()
+    reader = _Reader(engine, name)
+    while True:
+        try:
+            yield from reader.read(follow, tail)
+        except Unreachable:
+            if not follow:
+                raise
+        else:
+            if not follow or _seen(look) is not JobState.RUNNING:
+                return
+        wait()
+
+
+def _seen(look: Callable[[], JobStatus]) -> JobState | None:
+    """Return a job's state; None while it has not begun, or cannot be seen."""
+    try:
+        status = look()
+    except Unreachable:
+        return None
+    return None if status.state is JobState.PENDING else status.state
+
+
+class _Reader:
+    """Reads on from where it stopped: after the last time it saw, and so many pieces of that very time."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._last, self._count = "", 0
+
+    def read(self, follow: bool, tail: int | None) -> Iterator[bytes]:
+        skip = self._count if self._last else 0
+        try:
+            stream = self._engine.logs(
+                self._name, follow=follow, tail=None if self._last else tail, since=_since(self._last)
+            )
+        except Unreachable:
+            raise
+        except BackendError:  # a job that never had a container has no output
+            return
+        try:
+            for time, text in stream:
+                if time < self._last or (time == self._last and skip > 0):
+                    skip -= time == self._last
+                    continue
+                self._last, self._count = time, self._count + 1 if time == self._last else 1
+                yield text
+        finally:
+            stream.close()
+
+
+def _since(time: str) -> str:
+    """Return a time as the engine wants it: seconds since the epoch, with nine digits behind the point."""
+    if not time:
+        return ""
+    seconds, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{int(datetime.fromisoformat(seconds + '+00:00').timestamp())}.{fraction or 0:0<9}"

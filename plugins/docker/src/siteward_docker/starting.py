@@ -1,0 +1,226 @@
+"""From a create call to a running container: now, or when its image has been pulled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from logging import Logger
+from typing import Any
+
+from attrs import define
+
+from siteward import JobRef, JobState, JobStatus, LaunchRefused, Reason, Unreachable
+from siteward_docker.absent import Absences
+from siteward_docker.build import is_same_job
+from siteward_docker.client import Conflict, Engine, Missing
+from siteward_docker.diagnose import is_for_good
+from siteward_docker.stopping import Stops
+
+_PULLS_AT_ONCE = 2
+_TRIES = 5
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_SHORTEST_NEWS = 0.5
+
+Bring = Callable[[str], None]
+
+
+@define(eq=False)
+class Waiting:
+    """A job whose container is being created, or cannot be yet."""
+
+    ref: JobRef
+    body: Mapping[str, Any]
+    status: JobStatus
+    pulled: bool = False
+
+
+class Starts:
+    """Creates and starts the containers of one site. ``tell(ref)`` looks at a job and publishes what is seen."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        stops: Stops,
+        absences: Absences,
+        *,
+        pull: str,
+        tell: Callable[[JobRef], None],
+        publish: Callable[[JobRef, JobStatus], None],
+        log: Logger,
+    ) -> None:
+        self._engine = engine
+        self._stops = stops
+        self._absences = absences
+        self._pull_policy = pull
+        self._tell = tell
+        self._publish = publish
+        self._log = log
+        self._waiting: dict[str, Waiting] = {}
+        self._pulls = ThreadPoolExecutor(_PULLS_AT_ONCE, thread_name_prefix="siteward-docker-pull")
+        self._closed = threading.Event()
+
+    def create(self, ref: JobRef, body: Mapping[str, Any]) -> str | None:
+        """Create a job's container and return its id; None when its image must come first.
+
+        Asked again for the same job, it finds the container that was created then.
+        """
+        name = ref.data["name"]
+        waiting = self._waiting[name] = Waiting(ref, body, JobStatus(state=JobState.PENDING))
+        container = None
+        try:
+            container = None if self._pull_policy == "always" else self._create(name, body)
+        except BaseException:
+            del self._waiting[name]
+            raise
+        if container is not None:
+            del self._waiting[name]
+        else:
+            waiting.status = JobStatus(state=JobState.PENDING, message=f"waits for image {body['Image']}")
+        return container
+
+    def _create(self, name: str, body: Mapping[str, Any]) -> str | None:
+        try:
+            container = self._engine.create(name, body)
+        except Missing:
+            return None
+        except Conflict as error:
+            found = self._engine.inspect(name)
+            if not is_same_job(found["Config"].get("Labels"), body["Labels"]):
+                raise LaunchRefused(f"there is a container {name!r} that is not of this job: {error}") from error
+            container = str(found["Id"])
+        self._absences.forget(name)
+        return container
+
+    def status(self, name: str) -> JobStatus | None:
+        """Return the status of a job that waits for its container; None for any other."""
+        waiting = self._waiting.get(name)
+        return waiting.status if waiting is not None else None
+
+    def start(self, ref: JobRef, bring: Bring) -> None:
+        """Start a job's container, in the background when its image comes first; ``bring(name)`` brings its files."""
+        waiting = self._waiting.get(ref.data["name"])
+        if waiting is not None:
+            self._pulls.submit(self._logged, waiting, bring)
+            return
+        with self._stops.starting(ref) as may_start:
+            if may_start:
+                self._start(ref, bring)
+        self._tell(ref)
+
+    def _start(self, ref: JobRef, bring: Bring) -> None:
+        name = ref.data["name"]
+        try:
+            if self._engine.inspect(name)["State"]["Status"] == "created":
+                bring(name)
+                self._engine.start(name)
+        except Unreachable:
+            raise
+        except Missing:
+            pass
+        except Exception as error:
+            # The engine keeps in the container why it did not start.
+            self._log.info("container %s cannot be started: %s", name, error)
+
+    def cancel(self, name: str) -> None:
+        """Give up a job that waits for its image."""
+        if self._waiting.pop(name, None) is not None:
+            self._absences.note(name, Reason.LAUNCH_FAILED, "it was ended before its image was there")
+
+    # --- pulling --------------------------------------------------------------------------------------------
+
+    def _logged(self, waiting: Waiting, bring: Bring) -> None:
+        try:
+            self._pull_and_start(waiting, bring)
+        except Exception as error:
+            self._log.exception("job %s cannot be started", waiting.ref.job_id)
+            self._give_up(waiting, Reason.LAUNCH_FAILED, str(error))
+
+    def _pull_and_start(self, waiting: Waiting, bring: Bring) -> None:
+        tries, pause = 0, _FIRST_PAUSE
+        while self._is_wanted(waiting):
+            try:
+                if self._is_there(waiting) and self._create_and_start(waiting, bring):
+                    return
+                words = self._pull(waiting)
+            except Unreachable as error:  # an outage ends no job
+                tries, words = tries - 1, str(error)
+            except LaunchRefused as error:
+                self._give_up(waiting, Reason.LAUNCH_FAILED, str(error))
+                return
+            if words is None:
+                waiting.pulled = True
+                continue
+            tries += 1
+            if tries >= _TRIES or is_for_good(words):
+                self._give_up(waiting, Reason.IMAGE_ERROR, words)
+                return
+            self._note(waiting, f"{words}; tried again in {pause:g} s")
+            self._closed.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _is_wanted(self, waiting: Waiting) -> bool:
+        return not self._closed.is_set() and self._waiting.get(waiting.ref.data["name"]) is waiting
+
+    def _is_there(self, waiting: Waiting) -> bool:
+        return waiting.pulled or self._pull_policy != "always"
+
+    def _create_and_start(self, waiting: Waiting, bring: Bring) -> bool:
+        """Create and start the container if its image is there."""
+        name = waiting.ref.data["name"]
+        with self._stops.starting(waiting.ref) as may_start:
+            if not may_start:
+                return True
+            if self._create(name, waiting.body) is None:
+                waiting.pulled = False
+                return False
+            self._waiting.pop(name, None)
+            self._start(waiting.ref, bring)
+        self._tell(waiting.ref)
+        return True
+
+    def _pull(self, waiting: Waiting) -> str | None:
+        """Pull a job's image; return what went wrong, None if nothing."""
+        image = waiting.body["Image"]
+        if self._pull_policy == "never":
+            return f"image {image} not found on the engine, and the site's pull policy is never"
+        layers: dict[str, tuple[int, int]] = {}
+        told = 0.0
+        try:
+            for news in self._engine.pull(image):
+                if not self._is_wanted(waiting):
+                    return None
+                if "error" in news:
+                    return f"image {image} cannot be pulled: {news['error']}"
+                detail = news.get("progressDetail") or {}
+                if detail.get("total"):
+                    layers[news.get("id", "")] = detail["current"], detail["total"]
+                if time.monotonic() - told > _SHORTEST_NEWS:
+                    told = time.monotonic()
+                    self._note(waiting, f"pulling image {image}: {news.get('status', '')}", _fraction(layers))
+        except Unreachable:
+            raise
+        except Exception as error:
+            return f"image {image} cannot be pulled: {error}"
+        return None
+
+    def _note(self, waiting: Waiting, message: str, progress: float | None = None) -> None:
+        waiting.status = JobStatus(state=JobState.PENDING, message=message, progress=progress)
+        self._publish(waiting.ref, waiting.status)
+
+    def _give_up(self, waiting: Waiting, reason: Reason, message: str) -> None:
+        name = waiting.ref.data["name"]
+        if self._waiting.pop(name, None) is not None:
+            self._absences.note(name, reason, message)
+            self._tell(waiting.ref)
+
+    def close(self) -> None:
+        """Stop pulling; jobs that still wait for their image will not start."""
+        self._closed.set()
+        self._pulls.shutdown(cancel_futures=True)
+
+
+def _fraction(layers: Mapping[str, tuple[int, int]]) -> float | None:
+    total = sum(size for _done, size in layers.values())
+    return sum(done for done, _size in layers.values()) / total if total else None
