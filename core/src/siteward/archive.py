@@ -105,7 +105,7 @@ class _Unpacking:
                     break
                 with self._or_leave_out():
                     self._member(archive, member)
-                archive.members.clear()  # type: ignore[attr-defined]  # a million entries need not stay in memory
+                archive.members.clear()  # a million entries need not stay in memory
         for link in self._links:
             with self._or_leave_out():
                 self._link(link)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from logging import Logger
 from pathlib import Path
@@ -23,6 +23,7 @@ from siteward.errors import SitewardError, StoreError
 from siteward.finishing import Closing, Finisher
 from siteward.launcher import Launcher
 from siteward.loop import Loop, wake
+from siteward.pool import Pool
 from siteward.removing import Remover
 from siteward.request import JobRef, JobStatus
 from siteward.store import Phase, Store
@@ -62,7 +63,7 @@ class Driver:
         self._drivers = state_dir / "drivers"
         self._tracked: dict[str, Tracked] = {}
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._here = threading.local()
 
     def check_process(self) -> None:
@@ -121,7 +122,7 @@ class Driver:
             if self.closed:
                 return False
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="siteward")
+                self._pool = Pool(_THREADS, "siteward-step")
             self._pool.submit(self._logged, function, *args)
             return True
 

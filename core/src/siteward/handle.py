@@ -94,6 +94,7 @@ class Handle:
 
     def wait_until(self, state: JobState, timeout: float | None = None) -> bool:
         """Wait until the job enters ``state``: True when it has, False when it ended without; TimeoutError else."""
+        state = JobState(state)  # the plain word would equal, but not be, a state
         self._follow()
         give_up = None if timeout is None else time.monotonic() + timeout
         while True:
