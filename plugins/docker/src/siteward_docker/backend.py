@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,8 @@ from siteward_docker.stopping import Stops
 from siteward_docker.watch import Watch
 
 _LAST_LINES = 5
+_LAST_LINES_WITHIN = 5.0
+_KILLED_WITHIN = 30.0
 
 
 class Backend:
@@ -77,7 +80,7 @@ class Backend:
         self._closed = False
         self._changed = threading.Condition()
         self._known: dict[str, JobRef] = {}
-        self._removed_at_end: set[str] = set()
+        self._readers: Counter[str] = Counter()
 
     # --- launching ------------------------------------------------------------------------------------------
 
@@ -217,8 +220,6 @@ class Backend:
     def _tell_of(self, ref: JobRef) -> None:
         status = self._look(ref)
         self._publish(ref, status)
-        if status.state.ended and ref.data["name"] in self._removed_at_end:
-            self.siteward_remove_job(ref)
 
     def _publish(self, ref: JobRef, status: JobStatus) -> None:
         with self._changed:
@@ -258,7 +259,15 @@ class Backend:
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
         """Read the container's output as the engine keeps it."""
-        return read_logs(self._engine, ref.data["name"], follow, tail, lambda: self._look(ref), self._changed)
+        name = ref.data["name"]
+        with self._changed:
+            self._readers[name] += 1
+        try:
+            yield from read_logs(self._engine, name, follow, tail, lambda: self._look(ref), self._changed)
+        finally:
+            with self._changed:
+                self._readers[name] -= 1
+                self._changed.notify_all()
 
     # --- the site -------------------------------------------------------------------------------------------
 
@@ -274,16 +283,17 @@ class Backend:
 
     @hookimpl
     def siteward_remove_job(self, ref: JobRef) -> None:
-        """Remove the container, at its end if it still runs."""
+        """Remove the container; one that runs, and has been told to end, when it has."""
         name = ref.data["name"]
-        self._removed_at_end.discard(name)
-        try:
-            self._engine.remove(name)
-        except Missing:
-            pass
-        except Conflict:
-            self._removed_at_end.add(name)
-            return
+        with self._changed:  # whoever follows the output may be just before its last line
+            self._changed.wait_for(lambda: not self._readers[name], _LAST_LINES_WITHIN)
+            del self._readers[name]
+        with suppress(Missing):
+            try:
+                self._engine.remove(name)
+            except Conflict:
+                self._engine.wait(name, self._stops.grace(name) + _KILLED_WITHIN)
+                self._engine.remove(name)
         self._stops.forget(name)
         self._forget(name)
 

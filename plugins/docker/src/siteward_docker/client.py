@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from siteward import BackendError, LaunchRefused, Unreachable
@@ -145,6 +145,11 @@ class Engine:
         with self._asking() as api:
             api.unpause(container)
 
+    def wait(self, container: str, seconds: float) -> None:
+        """Wait for a container's end; Unreachable when it has not come in time."""
+        with self._asking() as api:
+            api.wait(container, timeout=seconds)
+
     def remove(self, container: str) -> None:
         """Remove an ended container with its volumes; Conflict when it runs."""
         with self._asking() as api:
@@ -243,18 +248,18 @@ class _Stream:
         self._response = response
 
     def _chunks(self) -> Iterator[bytes]:
-        with self._engine._asking():
-            yield from self._response.iter_content(None)
+        try:
+            with self._engine._asking():
+                yield from self._response.iter_content(None)
+        finally:
+            self._response.close()
 
     def close(self) -> None:
-        """Stop: whoever reads sees the stream's end."""
+        """Stop: whoever reads, in any thread, sees the stream's end."""
         from docker.types import CancellableStream
 
-        try:
+        with suppress(AttributeError, OSError):  # it has ended by itself
             CancellableStream(iter(()), self._response).close()
-        except (AttributeError, OSError):  # it has ended by itself meanwhile
-            pass
-        self._response.close()
 
 
 class EventStream(_Stream):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 
 from siteward import BackendError, JobState, JobStatus, Unreachable
@@ -29,16 +30,14 @@ def read_logs(
     while follow and _seen(look) is None:
         wait()
     reader = _Reader(engine, name)
-    while True:
-        try:
-            yield from reader.read(follow, tail)
-        except Unreachable:
-            if not follow:
-                raise
-        else:
-            if not follow or _seen(look) is not JobState.RUNNING:
-                return
+    while follow:
+        with suppress(Unreachable):
+            yield from reader.read(follow=True, tail=tail)
+            if _seen(look) is not JobState.RUNNING:
+                break
         wait()
+    # Followers can miss the last of an output (docker 20.10, a line without an end).
+    yield from reader.read(follow=False, tail=tail)
 
 
 def _seen(look: Callable[[], JobStatus]) -> JobState | None:
@@ -58,7 +57,7 @@ class _Reader:
         self._name = name
         self._last, self._count = "", 0
 
-    def read(self, follow: bool, tail: int | None) -> Iterator[bytes]:
+    def read(self, *, follow: bool, tail: int | None) -> Iterator[bytes]:
         skip = self._count if self._last else 0
         try:
             stream = self._engine.logs(

@@ -92,6 +92,11 @@ class Stops:
         except Unreachable:
             self._later.call(_AGAIN, lambda: self._kill(name))
 
+    def grace(self, name: str) -> float:
+        """Return how long a job may take to end; 0 for one that was not told to."""
+        with self._lock:
+            return self._graces.get(name, 0.0)
+
     def forget(self, name: str) -> None:
         """Forget a job that is done with."""
         with self._lock:

@@ -51,7 +51,7 @@ class Watch:
                 error: Exception = Unreachable("the engine ended its stream of events")
             except Exception as broken:
                 error = broken
-                if not isinstance(error, Unreachable):
+                if not isinstance(error, Unreachable) and not self._closed.is_set():
                     self._log.exception("the watch failed; it begins again")
             if self._closed.is_set():
                 return
