@@ -5,6 +5,7 @@
 Every round runs all contenders one after the other, so that each sees the same machine; a figure is the median
 over rounds, and a ratio the median of the rounds' own ratios against ``subprocess`` with ``wait()``.
 Contenders that are not installed (NVFlare's ProcessJobLauncher, PSI/J) are left out, which the table says.
+``the least in Python`` (floor.py) is no launcher: it marks how near to raw any could come that keeps our promises.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from floor import Floor
 
 from siteward import Job, Site, SiteFile
 
@@ -136,7 +138,14 @@ class PsiJ(Subprocess):
 
 def contenders(folder: Path) -> Iterator[Any]:
     """Make every contender that is installed, raw ``subprocess`` first."""
-    makers: list[Callable[[], Any]] = [Subprocess, Asyncio, lambda: Siteward(folder), NVFlare, PsiJ]
+    makers: list[Callable[[], Any]] = [
+        Subprocess,
+        Asyncio,
+        lambda: Siteward(folder),
+        lambda: Floor(folder),
+        NVFlare,
+        PsiJ,
+    ]
     for make in makers:
         try:
             yield make()
