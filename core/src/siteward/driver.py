@@ -161,10 +161,9 @@ class Driver:
         with tracked.changed:
             early, tracked.early = tracked.early, []
             tracked.ref, tracked.phase = ref, Phase.LAUNCHED
-            running = next((status for status in early if status.state is JobState.RUNNING), None)
             fields: dict[str, Any] = {"ref": ref, "phase": Phase.LAUNCHED, "launched_at": time.time()}
-            if running is not None and tracked.status.state is JobState.PENDING:
-                fields |= self._enter_running(tracked, running)
+            if early and early[0].state is JobState.RUNNING and tracked.status.state is JobState.PENDING:
+                fields |= self._enter_running(tracked, early.pop(0))
             self.note(tracked, "uncertain" if message else None, message, **fields)
             tracked.changed.notify_all()
             stop = tracked.stop_cause is not None
