@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def _row(_cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> JobRow:
 _COLUMNS = tuple(JobRow.__annotations__)
 
 
+@cache
+def _inserting(names: tuple[str, ...]) -> str:
+    return f"INSERT OR IGNORE INTO jobs ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+
+
+@cache
+def _updating(names: tuple[str, ...]) -> str:
+    return f"UPDATE jobs SET {'=?, '.join(names)}=? WHERE job_id=?"  # noqa: S608
+
+
 def _plain(fields: dict[str, Any]) -> list[Any]:
     """Return values as SQLite takes them; refs, results and jobs become JSON."""
     if (ref := fields.get("ref")) is not None:
@@ -133,9 +144,13 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise _corrupt(path, error) from error
-        raise StoreError(f"{path} cannot be used: {error}. Check the disk's free space and permissions") from error
+        raise _store_error(path, error) from error
+
+
+def _store_error(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return _corrupt(path, error)
+    return StoreError(f"{path} cannot be used: {error}. Check the disk's free space and permissions")
 
 
 def _corrupt(path: Path, error: Exception) -> StoreError:
@@ -211,26 +226,25 @@ class Store:
     def insert(self, job_id: str, /, **fields: Any) -> bool:
         """Add a job; False if its id is taken."""
         fields = {"job_id": job_id, "attempt": 1, "state": JobState.PENDING, "created_at": time.time(), **fields}
-        names, marks = ", ".join(fields), ", ".join("?" * len(fields))
-        query = f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})"  # noqa: S608
-        return self._write(query, _plain(fields)) == 1
+        return self._write(_inserting(tuple(fields)), _plain(fields)) == 1
 
     def update(self, job_id: str, event: str | None = None, words: str = "", /, **fields: Any) -> None:
         """Change columns of a job and, with ``event``, add it with its words to the history, in one transaction."""
-        names = "=?, ".join(fields)
-        query = f"UPDATE jobs SET {names}=? WHERE job_id=?"  # noqa: S608
         if event is None:
-            self._write(query, [*_plain(fields), job_id])
+            self._write(_updating(tuple(fields)), [*_plain(fields), job_id])
             return
         with self.transaction():
             if fields:
-                self._db.execute(query, [*_plain(fields), job_id])
+                self._db.execute(_updating(tuple(fields)), [*_plain(fields), job_id])
             self._event(job_id, event, words, time.time())
 
     def _write(self, query: str, values: Sequence[Any]) -> int:
         """Run one writing statement: alone it is a transaction by itself, which begins with the write lock."""
-        with self._lock, _translated(self.path):
-            return self._db.execute(query, values).rowcount
+        with self._lock:
+            try:
+                return self._db.execute(query, values).rowcount
+            except sqlite3.DatabaseError as error:
+                raise _store_error(self.path, error) from error
 
     def _event(self, job_id: str, kind: str, message: str, at: float) -> None:
         self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (job_id, at, kind, message))
