@@ -47,20 +47,23 @@ class Finisher:
 
     def calls(self, tracked: Tracked, hook: str) -> list[tuple[str, Call]]:
         """Return who implements a hook of every plugin, in name order: global ones, the job's backend, the manager."""
+        return self._all_calls(tracked)[hook]
+
+    def _all_calls(self, tracked: Tracked) -> dict[str, list[tuple[str, Call]]]:
         key = tracked.backend if tracked.launcher is not None else ""
         if key not in self._listening:
             managers = [self.global_plugins]
             managers += [tracked.launcher.manager] if tracked.launcher is not None else []
             managers += [self.manager.manager] if self.manager is not None else []
             self._listening[key] = {name: _calls(managers, name) for name in PLUGIN_HOOKS}
-        return self._listening[key][hook]
+        return self._listening[key]
 
     def is_quick(self, tracked: Tracked) -> bool:
         """Whether finishing touches nothing but this site's own disk, so that any thread may do it in passing."""
         launcher = tracked.launcher
         saves_log = launcher is not None and launcher.has("read_logs") and not os.path.exists(tracked.log_file)
         collects = launcher is not None and launcher.has("collect_job")
-        listening = any(self.calls(tracked, hook) for hook in PLUGIN_HOOKS)
+        listening = any(self._all_calls(tracked).values())
         return not (collects or saves_log or tracked.token or listening)
 
     def finish(self, tracked: Tracked, result: Result, *, quick: bool) -> Result:
@@ -69,12 +72,12 @@ class Finisher:
         A store that cannot be written (a full disk) loses nothing: the platform keeps the end, because it is not
         removed, and the next driver of the job repeats the steps.
         """
-        if not quick and tracked.phase is Phase.LAUNCHED:
+        if quick:
+            result = _with_log_tail(tracked, result)
+        elif tracked.phase in (Phase.LAUNCHED, Phase.ENDED):
             self._store(tracked, Phase.ENDED, result)
-        if tracked.phase is Phase.ENDED or (quick and tracked.phase is Phase.LAUNCHED):
-            result = self._collect(tracked, result)
-            if not quick:
-                self._store(tracked, Phase.COLLECTED, result)
+            result = _with_log_tail(tracked, self._collect(tracked, result))
+            self._store(tracked, Phase.COLLECTED, result)
         if tracked.token is not None and self.manager is not None and tracked.phase is not Phase.FREED:
             self._retry(tracked, "free resources", lambda: self.manager.free(tracked.token or ""))  # type: ignore[union-attr]
             self._store(tracked, Phase.FREED, result)
@@ -107,10 +110,7 @@ class Finisher:
                 workspace = answer or "lost"
             if launcher.has("read_logs") and not os.path.exists(tracked.log_file):
                 self._retry(tracked, "save the log", lambda: _save_log(tracked))
-        log_tail = result.log_tail or read_tail(tracked.log_file)
-        if (workspace, log_tail) == (result.workspace, result.log_tail):
-            return result
-        return evolve(result, workspace=workspace, log_tail=log_tail)
+        return result if workspace == result.workspace else evolve(result, workspace=workspace)
 
     def _retry(self, tracked: Tracked, what: str, step: Callable[[], T]) -> T | None:
         """Run a step until it works; give up on errors after a few tries, on an outage after some minutes."""
@@ -179,6 +179,11 @@ def _caller(impl: pluggy.HookImpl) -> Call:
             raise RuntimeError(f"it called sys.exit({error.code!r})") from error
 
     return call
+
+
+def _with_log_tail(tracked: Tracked, result: Result) -> Result:
+    log_tail = result.log_tail or read_tail(tracked.log_file)
+    return evolve(result, log_tail=log_tail) if log_tail else result
 
 
 def read_tail(path: str) -> str:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import asdict, fields
+from attrs import fields
 
 from siteward.ends import JobState, Reason, Result, Usage
 from siteward.failures import FailureReport
 from siteward.request import JobRef
 
-_REF_FIELDS = tuple(each.name for each in fields(JobRef))
-_RESULT_FIELDS = tuple(each.name for each in fields(Result))
+_REF, _RESULT, _USAGE, _REPORT = (
+    tuple(each.name for each in fields(cls)) for cls in (JobRef, Result, Usage, FailureReport)
+)
+
+
+def _data(value: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def ref_data(ref: JobRef) -> dict[str, Any]:
     """Return a ref as JSON data."""
-    data = {name: getattr(ref, name) for name in _REF_FIELDS}
+    data = _data(ref, _REF)
     data["data"] = dict(ref.data)
     return data
 
@@ -29,12 +34,12 @@ def read_ref(data: Mapping[str, Any]) -> JobRef:
 
 def result_data(result: Result) -> dict[str, Any]:
     """Return a result as JSON data: enums as their values, ``usage`` and ``report`` as mappings or None."""
-    data = {name: getattr(result, name) for name in _RESULT_FIELDS}
+    data = _data(result, _RESULT)
     data.update(state=result.state.value, return_code=int(result.return_code), reason=result.reason.value)
     if result.usage is not None:
-        data["usage"] = asdict(result.usage)
+        data["usage"] = _data(result.usage, _USAGE)
     if result.report is not None:
-        data["report"] = asdict(result.report)
+        data["report"] = _data(result.report, _REPORT)
     return data
 
 
