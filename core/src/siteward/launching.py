@@ -32,7 +32,7 @@ from siteward.errors import (
 )
 from siteward.job import Job, SiteSpec
 from siteward.launcher import Launcher, choose_backend, offered_backends
-from siteward.request import JobRef, JobRequest, JobStatus, Secrets
+from siteward.request import JobRef, JobRequest, JobStatus
 from siteward.resources import Allocation, Refusal, Reservation, portable_resources, requirement
 from siteward.settling import fail_launch, find_job, look_for, stage
 from siteward.statedir import OwnerLock, copy_workspace
@@ -120,7 +120,7 @@ def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Proble
     return options, parts.file.study_env(job.study)
 
 
-def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
+def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> dict[str, str]:
     values, lent = {}, parts.file.job_secrets
     for variable, name in job.secrets.items():
         try:
@@ -128,7 +128,7 @@ def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> Secrets:
         except ValueError as error:
             close = None if name in lent else nearest(name, lent)
             problems.append(Problem(f"secrets.{variable}", str(error), close))
-    return Secrets(values)
+    return values
 
 
 def prepare(parts: SiteParts, job: Job) -> Prepared:

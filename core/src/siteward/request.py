@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import Logger
@@ -98,7 +97,7 @@ class JobRequest:
         A backend on the same machine may write the output straight to it; otherwise the core saves what
         ``siteward_read_logs`` gives at the end.
         """
-        return Path(f"{os.path.dirname(self.job_dir)}/output.log")
+        return self.job_dir.with_name("output.log")
 
     def argv(self, python_path: str, job_dir: str | Path) -> list[str]:
         """Return what to run, never for a shell: the job's command, or ``python_path -u -m module args…``.
