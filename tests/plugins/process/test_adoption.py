@@ -272,6 +272,20 @@ def test_launches_go_on_while_keepers_are_killed(watched):
         assert (state, count) == (JobState.SUCCEEDED, 1) or (state is JobState.LOST and count <= 1)
 
 
+def test_a_ref_has_the_start_that_proc_shows(place):
+    """However the keeper came to know when a process was started, it is what /proc says."""
+    backend = place.backend()
+    refs = [backend.siteward_launch_job(place.request("/bin/sleep", "600")) for _ in range(50)]
+    assert [ref.data["start"] for ref in refs] == [proc.start_of(ref.data["pid"]) for ref in refs]
+
+
+def test_a_clock_that_disagrees_with_proc_is_not_believed(monkeypatch):
+    """Where the kernel counts otherwise, every start is read from /proc."""
+    clock = proc.StartClock()
+    monkeypatch.setattr(clock, "now", lambda: 1)
+    assert [clock.start_of(os.getpid(), 1) for _ in range(3)] == [proc.start_of(os.getpid())] * 3
+
+
 def test_after_a_restart_of_the_machine_its_jobs_are_lost(place):
     """Another boot id: process ids mean nothing any more."""
     request = place.request("true")

@@ -75,7 +75,7 @@ class Jobs:
                 f"the keeper's record of jobs cannot be written: {error.strerror}. Make room for it."
             ) from error
         try:
-            pid, group = self._spawn(message)
+            pid, start, group = self._spawn(message)
         except SpawnFailed as error:
             return self._roll.close(key, end_of(LAUNCH_FAILED, str(error), exit_code=error.exit_code))
         except Exception as error:
@@ -83,7 +83,7 @@ class Jobs:
             raise
         words = [*message.get("notes", ()), *(group.notes if group else ())]
         notes = {"notes": words} if words else {}
-        line = self._journal.put(key, pid=pid, start=proc.start_of(pid), boot=boot, log=log, t0=t0, **notes)
+        line = self._journal.put(key, pid=pid, start=start, boot=boot, log=log, t0=t0, **notes)
         job = LiveJob(key, self._journal.records[key])
         job.group = group
         self._roll.admit(job)
@@ -91,7 +91,7 @@ class Jobs:
             self._kill(job)
         return line
 
-    def _spawn(self, message: Message) -> tuple[int, Group | None]:
+    def _spawn(self, message: Message) -> tuple[int, int, Group | None]:
         try:
             log = os.open(message["log"], _LOG_FLAGS, 0o600)
         except OSError as error:
@@ -102,7 +102,7 @@ class Jobs:
             if message["cpus"] or message["memory"]:
                 group = self._cgroups.group(message["k"], message["cpus"], message["memory"])
                 group.enter()
-            pid = self._spawner.spawn(message["argv"], message["env"], message["dir"], log)
+            pid, start = self._spawner.spawn(message["argv"], message["env"], message["dir"], log)
         except (SpawnFailed, OSError) as error:
             if group:
                 self._endings.remove_group(group)
@@ -115,7 +115,7 @@ class Jobs:
                 group.leave()
         if group:
             group.limit_memory()
-        return pid, group
+        return pid, start, group
 
     def knows(self, message: Message) -> bool:
         """Whether a ref means a job on record, or one whose living process can be taken on record now.

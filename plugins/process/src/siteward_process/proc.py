@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from typing import NamedTuple
 
 _MARKERS = (b"SITEWARD_JOB_DIR=", b"SITEWARD_JOB_ID=", b"SITEWARD_ATTEMPT=")
@@ -64,6 +65,32 @@ def start_of(pid: int) -> int:
     except OSError:
         return 0
     return int(data[data.rindex(b")") + 2 :].split(None, 20)[19])
+
+
+class StartClock:
+    """Says when a process was started that was just spawned, mostly without /proc.
+
+    A program that begins holds up whoever looks at it (exec_update_lock), at worst until it has ended. But the
+    kernel takes the start from a clock that we can read too: when that shows the same tick before and after, this
+    is it. It is believed only as long as it agrees with /proc whenever that was asked.
+    """
+
+    def __init__(self) -> None:
+        self._nanoseconds = 10**9 // os.sysconf("SC_CLK_TCK")
+        self._agrees = False
+
+    def now(self) -> int:
+        """Return the ticks since boot."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // self._nanoseconds
+
+    def start_of(self, pid: int, earliest: int) -> int:
+        """Return the start of a child that was spawned since ``earliest``."""
+        latest = self.now()
+        if self._agrees and latest == earliest:
+            return latest
+        start = start_of(pid)
+        self._agrees = earliest <= start <= latest
+        return start
 
 
 def is_alive(pid: int, start: int) -> bool:

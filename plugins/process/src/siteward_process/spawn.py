@@ -8,6 +8,8 @@ import resource
 import signal
 from collections.abc import Mapping
 
+from siteward_process import proc
+
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 _CACHE_SIZE = 1000
@@ -35,9 +37,10 @@ class Spawner:
         self._own_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._found: dict[tuple[str, str], str] = {}
+        self._clock = proc.StartClock()
 
-    def spawn(self, argv: list[str], environment: Mapping[str, str], directory: str, output: int) -> int:
-        """Start a program and return its process id; SpawnFailed when it cannot be.
+    def spawn(self, argv: list[str], environment: Mapping[str, str], directory: str, output: int) -> tuple[int, int]:
+        """Start a program and return its process id and start (in ticks since boot); SpawnFailed when it cannot be.
 
         It begins with the default for every signal and none blocked, and may open ``files``. This process's own
         working directory, and that limit, are changed meanwhile: there must be no other thread that minds.
@@ -53,7 +56,8 @@ class Spawner:
             program = find_program(program, environment.get("PATH", DEFAULT_PATH), self._found)
             if self._files != self._own_files:
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
-            return os.posix_spawn(
+            earliest = self._clock.now()
+            pid = os.posix_spawn(
                 program,
                 argv,
                 environment,
@@ -66,6 +70,7 @@ class Spawner:
                 setsigmask=(),
                 setsigdef=self._ignored,
             )
+            return pid, self._clock.start_of(pid, earliest)
         except (OSError, ValueError) as error:
             raise _explain(error, program) from error
         finally:
