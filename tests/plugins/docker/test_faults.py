@@ -1,0 +1,279 @@
+"""An engine that dies, goes away or refuses, and two parents: nothing is lost, and nothing has ended that has not."""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from siteward import JobState, LaunchRefused, Site
+
+from ...engine import images
+from .helpers import DEADLINE, Sites, end_of, run, sh, until
+from .proxy import Proxy
+
+# docker-py leaves a socket that it cannot connect to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+WAIT = "touch ready; while ! [ -e go ]; do sleep 0.05; done; exit "
+SIGTERM_END = ("FAILED", "Signal", 1, 143)
+
+
+@pytest.fixture(scope="module")
+def mortal(own_engine):
+    """An engine that is the tests' own to kill; containers outlive its stop."""
+    engine = own_engine(live_restore=True)
+    return engine, images.provide(engine, images.BUSYBOX)
+
+
+@pytest.fixture
+def sites(mortal, tmp_path):
+    """Sites on the engine that may be killed."""
+    engine, busybox = mortal
+    sites = Sites(engine, tmp_path, default_image=busybox)
+    yield sites
+    if engine.pid is None:
+        engine.start()
+    sites.close()
+    gc.collect()
+
+
+def launch_waiting(site: Site, count: int):
+    """Launch jobs that end with codes of their own when they are let go."""
+    handles = [site.launch(sh(f"{WAIT}{10 + number}")) for number in range(count)]
+    for handle in handles:
+        until((handle.job_dir / "ready").exists, "the job is ready")
+    return handles
+
+
+def let_go(handles):
+    for handle in handles:
+        (handle.job_dir / "go").touch()
+
+
+def codes(handles):
+    return [handle.wait(DEADLINE).exit_code for handle in handles]
+
+
+def test_the_engine_is_killed_while_jobs_run(sites: Sites):
+    """Its jobs go on without it: those that ended meanwhile and those that still run all have their true ends."""
+    site = sites.open()
+    handles = launch_waiting(site, 20)
+    sites.engine.kill()
+    until(lambda: not any(handle.status().reachable for handle in handles), "the outage is told")
+    assert {handle.status().state for handle in handles} == {JobState.RUNNING}
+    let_go(handles[:10])
+    with pytest.raises(TimeoutError):
+        handles[0].wait(1)
+    sites.engine.start()
+    assert codes(handles[:10]) == list(range(10, 20))
+    until(lambda: all(handle.status().reachable for handle in handles[10:]), "the others are seen again")
+    assert {handle.status().state for handle in handles[10:]} == {JobState.RUNNING}
+    let_go(handles[10:])
+    assert codes(handles) == list(range(10, 30))
+
+
+def test_the_engine_is_restarted_while_jobs_run(sites: Sites):
+    """With live-restore a restart is no end."""
+    handles = launch_waiting(sites.open(), 3)
+    sites.engine.stop()
+    sites.engine.start()
+    let_go(handles)
+    assert codes(handles) == [10, 11, 12]
+
+
+def test_an_engine_that_ends_its_jobs(own_engine, tmp_path):
+    """Without live-restore an engine takes its jobs with it: they end as ended by TERM, which they were."""
+    engine = own_engine()
+    sites = Sites(engine, tmp_path, default_image=images.provide(engine, images.BUSYBOX))
+    try:
+        handles = launch_waiting(sites.open(), 2)
+        engine.stop()
+        engine.start()
+        assert [end_of(handle.wait(DEADLINE)) for handle in handles] == [SIGTERM_END] * 2
+    finally:
+        if engine.pid is None:
+            engine.start()
+        sites.close()
+
+
+def test_the_socket_goes_away(sites: Sites):
+    """Jobs are unreachable, not ended; a stop that is asked for meanwhile is sent when the engine can be asked."""
+    site = sites.open()
+    handles = launch_waiting(site, 3)
+    with sites.engine.without_socket():
+        let_go(handles[:1])
+        handles[1].terminate(grace=0)
+        with pytest.raises(LaunchRefused, match="cannot be reached"):
+            site.launch(sh("true"))
+        time.sleep(3)
+        assert not handles[1].done()
+    assert handles[0].wait(DEADLINE).exit_code == 10
+    assert end_of(handles[1].wait(DEADLINE))[:3] == ("ABORTED", "Aborted", 9)
+    assert not handles[2].done()
+    let_go(handles)
+    assert handles[2].wait(DEADLINE).exit_code == 12
+    assert len(site.jobs()) == 3, "the refused launch left nothing"
+
+
+def test_following_goes_on_after_the_engine_was_killed(sites: Sites):
+    """No line is lost, and none comes twice."""
+    site = sites.open()
+    handle = site.launch(sh("for i in 0 1 2; do echo $i; done; " + WAIT + "0; "))
+    lines = handle.logs(follow=True)
+    assert [next(lines) for _ in range(3)] == [b"0\n", b"1\n", b"2\n"]
+    until((handle.job_dir / "ready").exists, "the job is ready")
+    sites.engine.kill()
+    sites.engine.start()
+    let_go([handle])
+    assert list(lines) == []
+    assert handle.wait(DEADLINE).state is JobState.SUCCEEDED
+    assert list(handle.logs()) == [b"0\n", b"1\n", b"2\n"]
+
+
+def test_a_parent_is_killed_between_create_and_start(sites: Sites):
+    """The container that it created is started by the next site, once."""
+    file = sites.file()
+    parent = subprocess.run(
+        [sys.executable, "-c", KILLED_BEFORE_START, file],
+        input=json.dumps({"name": "test", "id": "half", "command": ["sh", "-c", "echo run >> runs; exit 9"]}),
+        text=True,
+        check=False,
+    )
+    assert parent.returncode == -signal.SIGKILL
+    (found,) = sites.api.containers(all=True, filters={"label": ["siteward.job-id=half"]})
+    assert found["State"] == "created"
+    handle = sites.open().attach("half")
+    assert handle.wait(DEADLINE).exit_code == 9
+    assert (handle.job_dir / "runs").read_text() == "run\n"
+
+
+KILLED_BEFORE_START = """
+import json, os, signal, sys
+from siteward import Job, Site
+from siteward_docker.client import Engine
+Engine.start = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+site = Site.load(sys.argv[1])
+site.launch(Job.from_mapping(json.load(sys.stdin))).wait(60)
+"""
+
+
+def test_two_parents_on_one_site(sites: Sites):
+    """Each drives its own jobs; when one is killed the other has the true ends of all."""
+    file = sites.file()
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        site = sites.open()
+        (mine,) = launch_waiting(site, 1)
+        theirs, _ = parent.communicate(json.dumps({"name": "test", "command": ["sh", "-c", WAIT + "33"]}), timeout=60)
+    handle = site.attach(theirs.strip())
+    until((handle.job_dir / "ready").exists, "their job is ready")
+    assert parent.returncode == -signal.SIGKILL
+    let_go([mine, handle])
+    assert (mine.wait(DEADLINE).exit_code, handle.wait(DEADLINE).exit_code) == (10, 33)
+
+
+PARENT = """
+import json, os, signal, sys
+from siteward import Job, JobState, Site
+site = Site.load(sys.argv[1])
+handle = site.launch(Job.from_mapping(json.load(sys.stdin)))
+handle.wait_until(JobState.RUNNING, 60)
+print(handle.job_id, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_container_that_was_removed_while_nobody_looked(sites: Sites):
+    """It is lost, and said to be; the jobs beside it are not."""
+    site = sites.open()
+    gone, stays = launch_waiting(site, 2)
+    container = sites.container(gone)["Id"]
+    site.close()
+    sites.api.remove_container(container, force=True)
+    site = sites.open()
+    assert end_of(site.attach(gone.job_id).wait(DEADLINE)) == ("LOST", "Deleted", 104, None)
+    let_go([stays])
+    assert site.attach(stays.job_id).wait(DEADLINE).exit_code == 11
+
+
+def test_an_engine_whose_disk_is_full(own_engine, tmp_path):
+    """What the engine says reaches the user; nothing is left, and when there is room again jobs run."""
+    engine = own_engine()
+    sites = Sites(engine, tmp_path, default_image=images.provide(engine, images.BUSYBOX))
+    containers = engine.folder / "root" / "containers"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", containers], check=True)
+    try:
+        (containers / "filler").write_bytes(b"x" * 61440)
+        site = sites.open()
+        with pytest.raises(LaunchRefused, match="no space left on device"):
+            site.launch(sh("true"))
+        assert site.jobs() == []
+        (containers / "filler").unlink()
+        assert run(site, sh("true"))[1].state is JobState.SUCCEEDED
+    finally:
+        sites.close()
+        subprocess.run(["umount", "--lazy", containers], check=True)
+
+
+def test_without_an_engine_nothing_starts(tmp_path):
+    """A launch is refused with what to do; doctor says the same; nothing is left."""
+
+    class Nowhere:
+        host = f"unix://{tmp_path}/none.sock"
+
+        @staticmethod
+        def client():
+            return None
+
+    site = Site.load(Sites(Nowhere(), tmp_path, default_image="x").file())
+    with site:
+        with pytest.raises(LaunchRefused, match="set docker_host"):
+            site.launch(sh("true"))
+        assert site.jobs() == []
+        assert not list((site.state_dir / "jobs").iterdir())
+        (finding,) = (each for each in site.doctor() if each.subject == "engine")
+        assert finding.level == "fail"
+        assert finding.remedy
+
+
+@pytest.fixture
+def proxy(mortal, tmp_path):
+    """A way to the engine on which things get lost."""
+    proxy = Proxy(mortal[0].host, tmp_path)
+    yield proxy
+    proxy.close()
+
+
+def test_the_answer_to_create_is_lost(sites: Sites, proxy: Proxy):
+    """The container exists, and is found: it is the job, which runs once."""
+    site = sites.open(docker_host=proxy.host)
+    proxy.lose("/containers/create", "answer")
+    handle = site.launch(sh("echo run >> runs; exit 4"))
+    assert handle.wait(DEADLINE).exit_code == 4
+    assert (handle.job_dir / "runs").read_text() == "run\n"
+    assert [event.kind for event in site.events(handle.job_id)].count("uncertain") == 1
+
+
+def test_the_request_to_create_is_lost(sites: Sites, proxy: Proxy):
+    """There is no container: the job never began, and is not launched again by itself."""
+    site = sites.open(docker_host=proxy.host)
+    proxy.lose("/containers/create", "request")
+    handle = site.launch(sh("true"))
+    assert end_of(handle.wait(DEADLINE)) == ("FAILED", "LaunchFailed", 101, None)
+    assert sites.containers(handle) == []
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+def test_the_start_is_lost(sites: Sites, proxy: Proxy, what: str):
+    """It is sent again; a container that runs already is left alone."""
+    site = sites.open(docker_host=proxy.host)
+    proxy.lose("/start", what)
+    handle = site.launch(sh("echo run >> runs; sleep 1; exit 4"))
+    assert handle.wait(DEADLINE).exit_code == 4
+    assert (handle.job_dir / "runs").read_text() == "run\n"
