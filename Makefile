@@ -9,10 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo test check docs bench tox clean
+.PHONY: help demo demo-docker test check docs bench tox clean
 
 help:
 	@echo "make demo    run the example: federated averaging over three sites"
+	@echo "make demo-docker  the same, with one of the sites in a Docker container"
 	@echo "make test    run all tests (ARGS='-k name' for some of them)"
 	@echo "make check   lint, types and layers"
 	@echo "make docs    build the documentation and run its examples"
@@ -23,12 +24,24 @@ help:
 demo: .venv/.demo
 	@rm -rf $(RESULTS)
 	$(BIN)/siteward run examples/fedavg/job.yaml $(SITES:%=--site examples/fedavg/sites/%.yaml) --follow --output $(RESULTS)
+	$(show-results)
+
+demo-docker: RESULTS := results/fedavg-docker
+demo-docker: .venv/.dev
+	@scripts/system-packages
+	@rm -rf $(RESULTS)
+	$(BIN)/python -m tests.engine $(BIN)/siteward run examples/fedavg/job-docker.yaml $(SITES:%=--site examples/fedavg/sites/docker/%.yaml) --follow --output $(RESULTS)
+	$(show-results)
+
+define show-results
 	@echo
 	@echo "Results, one folder a site, are in $(RESULTS)/:"
 	@cd $(RESULTS) && ls -1 server/accuracy.png */metrics.json
 	@$(BIN)/python -c 'import json; print("accuracy:", round(json.load(open("$(RESULTS)/server/metrics.json"))["accuracy"], 4))'
+endef
 
 test: .venv/.dev
+	@scripts/system-packages || echo "some tests will be skipped"
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.dev
@@ -64,5 +77,5 @@ tox: .venv/.dev
 
 clean:
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
-	rm -rf results dist docs/_build examples/fedavg/sites/state
+	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/docker/state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,16 @@ import os
 
 import pytest
 
+from .engine.fixtures import (  # noqa: F401
+    busybox,
+    closed_registry,
+    engine,
+    own_engine,
+    pytest_collection_finish,
+    python_image,
+    registry,
+)
+
 REQUIRE_ALL = os.environ.get("SITEWARD_TEST_REQUIRE_ALL") == "1"
 KIT = "siteward/testing/"
 

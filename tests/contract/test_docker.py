@@ -1,6 +1,7 @@
 """The Docker backend keeps the whole contract: with files that the engine shares, and with files that it does not."""
 
 import os
+import time
 from pathlib import Path
 
 import psutil
@@ -31,9 +32,11 @@ class ContainerPlatform(LocalPlatform):
         return any((folder / name).exists() for folder in self._folders(job_id))
 
     def write_file(self, job_dir, job_id, name):
-        # A job that is not started yet has its files still at the site.
-        folder = next(self._folders(job_id), job_dir)
-        (folder / name).touch()
+        # A job that nobody starts just now has its files still at the site.
+        give_up = time.monotonic() + 2
+        while (folder := next(self._folders(job_id), None)) is None and time.monotonic() < give_up:
+            time.sleep(0.05)
+        ((folder or job_dir) / name).touch()
 
     def _folders(self, job_id):
         for process in psutil.process_iter():

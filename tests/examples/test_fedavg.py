@@ -24,8 +24,8 @@ def example(tmp_path):
     shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("state", "results", "__pycache__"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    for site in SITES:
-        edit(copy / "sites" / f"{site}.yaml", lambda data: data["env"].update(FED_SERVER=f"127.0.0.1:{port}"))
+    for file in (copy / "sites").rglob("*.yaml"):
+        edit(file, lambda data: data["env"].update(FED_SERVER=f"127.0.0.1:{port}"))
     return copy
 
 
@@ -35,10 +35,10 @@ def edit(file, change):
     file.write_text(yaml.safe_dump(data))
 
 
-def run(example, *more):
-    sites = [f"--site={example}/sites/{site}.yaml" for site in SITES]
+def run(example, *more, job="job.yaml", folder="sites"):
+    sites = [f"--site={example}/{folder}/{site}.yaml" for site in SITES]
     done = subprocess.run(
-        [COMMAND, "run", example / "job.yaml", *sites, "--json", *more],
+        [COMMAND, "run", example / job, *sites, "--json", *more],
         capture_output=True,
         text=True,
         timeout=100,
@@ -63,6 +63,18 @@ def test_three_sites_succeed_and_agree_on_a_good_model(example, tmp_path):
         shared = json.loads((results / site / "metrics.json").read_text())
         assert shared["accuracy"] >= 0.95
         assert len(shared["rounds"]) == 10
+
+
+def test_one_site_may_run_its_part_in_a_container(example, tmp_path, engine, python_image, monkeypatch):
+    """With job-docker.yaml site-1 uses the engine that the docker command would, and the result is the same."""
+    monkeypatch.setenv("DOCKER_HOST", engine.host)
+    results = tmp_path / "results"
+    done, report = run(example, "--output", str(results), job="job-docker.yaml", folder="sites/docker")
+    assert (done.returncode, report["verdict"]) == (0, "SUCCEEDED"), done.stdout + done.stderr
+    backends = {job["site"]: job["backend"] for job in report["jobs"]}
+    assert backends == {"server": "process", "site-1": "docker", "site-2": "process"}
+    assert json.loads((results / "server" / "metrics.json").read_text())["accuracy"] >= 0.95
+    assert json.loads((results / "site-1" / "metrics.json").read_text())["trained"] == 274
 
 
 def test_no_site_receives_the_rows_of_another(example, tmp_path):

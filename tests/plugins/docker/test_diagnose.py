@@ -76,6 +76,7 @@ PULLS = {
     "manifest for x:1 not found: manifest unknown": True,
     "pull access denied for x, repository does not exist or may require 'docker login': denied": True,
     "unauthorized: authentication required": True,
+    'Head "http://r/v2/x/manifests/1": no basic auth credentials': True,
     "toomanyrequests: You have reached your pull rate limit": False,
     "received unexpected HTTP status: 503 Service Unavailable": False,
     'Get "https://r/v2/": dial tcp 127.0.0.1:5000: connect: connection refused': False,

@@ -31,6 +31,7 @@ from siteward import (
 from siteward_docker import build, diagnose, options
 from siteward_docker.absent import Absences
 from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_config
+from siteward_docker.later import Later
 from siteward_docker.logs import read_logs
 from siteward_docker.ownership import hand_over, owner_of, user_of
 from siteward_docker.secretfiles import SecretFiles
@@ -41,6 +42,8 @@ from siteward_docker.watch import Watch
 _LAST_LINES = 5
 _LAST_LINES_WITHIN = 5.0
 _KILLED_WITHIN = 30.0
+# An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.
+_LAST_NEWS_WITHIN = 0.2
 
 
 class Backend:
@@ -65,7 +68,8 @@ class Backend:
         self._engine = Engine(options.docker_host, _logins(context, options))
         self._secrets = SecretFiles(self._owner)
         self._absences = Absences(context.directory / "absent")
-        self._stops = Stops(self._engine, self._on_idle, context.log)
+        self._later = Later("siteward-docker-later", context.log)
+        self._stops = Stops(self._engine, self._later, self._on_idle)
         self._starts = Starts(
             self._engine,
             self._stops,
@@ -80,6 +84,8 @@ class Backend:
         self._closed = False
         self._changed = threading.Condition()
         self._known: dict[str, JobRef] = {}
+        self._ended: set[str] = set()
+        self._short_of_memory: set[str] = set()
         self._readers: Counter[str] = Counter()
 
     # --- launching ------------------------------------------------------------------------------------------
@@ -136,12 +142,14 @@ class Backend:
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
         """Bring the inputs to the container and start it; what has been started is left alone."""
-        self._starts.start(ref, lambda name: self._bring(name, source))
+        self._starts.start(ref, lambda container: self._bring(container, source))
 
-    def _bring(self, name: str, source: Path) -> None:
+    def _bring(self, container: str, source: Path) -> None:
         if self._options.job_directory == "copy":
             folder = os.path.basename(build.JOB_DIR)
-            self._engine.put_archive(name, build.VOLUME, pack_directory(source, name=folder, owner=self._place.user))
+            self._engine.put_archive(
+                container, build.VOLUME, pack_directory(source, name=folder, owner=self._place.user)
+            )
         else:
             hand_over(source, self._place.user)
 
@@ -158,7 +166,7 @@ class Backend:
         if waiting is not None:
             return waiting
         try:
-            found = self._engine.inspect(ref.data["id"] or name)
+            found = self._engine.inspect(build.container_of(ref))
             if not build.is_same_job(found["Config"].get("Labels"), self._labels(ref)):
                 raise Missing(f"container {name} is of another job")
         except Missing:
@@ -167,12 +175,16 @@ class Backend:
         state = found["State"]
         if state["Status"] == "created" and name in self._stops:
             return diagnose.NEVER_STARTED
-        output = self._last_output(name) if state.get("ExitCode") in diagnose.COMMAND_CODES else b""
+        if found["Id"] in self._short_of_memory:
+            state = {**state, "OOMKilled": True}
+        output = self._last_output(ref) if state.get("ExitCode") in diagnose.COMMAND_CODES else b""
         return diagnose.status_of(state, output)
 
-    def _last_output(self, name: str) -> bytes:
+    def _last_output(self, ref: JobRef) -> bytes:
         with suppress(Missing, Conflict):
-            return b"".join(text for _time, text in self._engine.logs(name, follow=False, tail=_LAST_LINES))
+            return b"".join(
+                text for _time, text in self._engine.logs(build.container_of(ref), follow=False, tail=_LAST_LINES)
+            )
         return b""
 
     @hookimpl
@@ -189,7 +201,8 @@ class Backend:
         )
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
-        ref = self._ref_of(event["Actor"]["Attributes"], event["Actor"]["ID"])
+        actor, labels = event["Actor"], event["Actor"]["Attributes"]
+        ref = self._ref_of(labels, labels.get("name", ""), actor["ID"])
         if ref is None:
             return
         match event["Action"]:
@@ -197,8 +210,16 @@ class Backend:
                 self._publish(ref, diagnose.RUNNING)
             case "pause":
                 self._publish(ref, diagnose.PAUSED)
-            case _:
+            case "oom":
+                self._short_of_memory.add(actor["ID"])
+            case "die" if labels.get("exitCode") == str(diagnose.KILLED):
+                self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_of(ref))
+            case "die":
                 self._tell_of(ref)
+            case "destroy":
+                self._tell_of(ref)
+                self._ended.discard(ref.data["name"])
+                self._short_of_memory.discard(actor["ID"])
 
     def _look_at_all(self) -> None:
         """After each connecting, look at every container there is, and for those that should be there."""
@@ -222,9 +243,13 @@ class Backend:
         self._publish(ref, status)
 
     def _publish(self, ref: JobRef, status: JobStatus) -> None:
+        name = ref.data["name"]
         with self._changed:
             if status.state.ended:
-                self._known.pop(ref.data["name"], None)
+                self._known.pop(name, None)
+                if name in self._ended:  # the list and the event told of the same end
+                    return
+                self._ended.add(name)
             self._changed.notify_all()
         if self._publisher is not None and not self._closed:
             self._publisher(ref, status)
@@ -251,7 +276,7 @@ class Backend:
             hand_over(target, (os.geteuid(), os.getegid()))
             return "returned"
         try:
-            chunks = self._engine.get_archive(ref.data["name"], build.JOB_DIR)
+            chunks = self._engine.get_archive(build.container_of(ref), build.JOB_DIR)
             return "returned" if unpack_directory(chunks, target, max_bytes=self._options.max_collect) else "partial"
         except Missing:
             return "lost"
@@ -263,7 +288,8 @@ class Backend:
         with self._changed:
             self._readers[name] += 1
         try:
-            yield from read_logs(self._engine, name, follow, tail, lambda: self._look(ref), self._changed)
+            container = build.container_of(ref)
+            yield from read_logs(self._engine, container, follow, tail, lambda: self._look(ref), self._changed)
         finally:
             with self._changed:
                 self._readers[name] -= 1
@@ -278,22 +304,22 @@ class Backend:
 
     def _listed(self) -> list[JobRef]:
         found = self._engine.containers(f"{build.OWNER}={self._owner}")
-        refs = (self._ref_of(each["Labels"], each["Id"]) for each in found)
+        refs = (self._ref_of(each["Labels"], each["Names"][0].lstrip("/"), each["Id"]) for each in found)
         return [ref for ref in refs if ref is not None]
 
     @hookimpl
     def siteward_remove_job(self, ref: JobRef) -> None:
         """Remove the container; one that runs, and has been told to end, when it has."""
-        name = ref.data["name"]
+        name, container = ref.data["name"], build.container_of(ref)
         with self._changed:  # whoever follows the output may be just before its last line
             self._changed.wait_for(lambda: not self._readers[name], _LAST_LINES_WITHIN)
             del self._readers[name]
         with suppress(Missing):
             try:
-                self._engine.remove(name)
+                self._engine.remove(container)
             except Conflict:
-                self._engine.wait(name, self._stops.grace(name) + _KILLED_WITHIN)
-                self._engine.remove(name)
+                self._engine.wait(container, self._stops.grace(name) + _KILLED_WITHIN)
+                self._engine.remove(container)
         self._stops.forget(name)
         self._forget(name)
 
@@ -302,6 +328,7 @@ class Backend:
         self._secrets.remove(name)
         with self._changed:
             self._known.pop(name, None)
+            self._ended.discard(name)
 
     @hookimpl
     def siteward_render_job(self, request: JobRequest) -> object:
@@ -330,7 +357,7 @@ class Backend:
         if self._watch is not None:
             self._watch.close()
         self._starts.close()
-        self._stops.close()
+        self._later.close()
         with self._changed:
             self._changed.notify_all()
         self._engine.close()
@@ -339,18 +366,17 @@ class Backend:
 
     def _ref(self, job_id: str, attempt: int, container: str | None = None) -> JobRef:
         name = build.container_name(self._owner, self._context.site, job_id, attempt)
-        return JobRef(
-            site=self._context.site,
-            backend=self._context.backend,
-            job_id=job_id,
-            attempt=attempt,
-            data={"name": name, "id": container},
-        )
+        return self._named(job_id, attempt, name, container)
 
-    def _ref_of(self, labels: Mapping[str, str], container: str) -> JobRef | None:
+    def _named(self, job_id: str, attempt: int, name: str, container: str | None) -> JobRef:
+        site, backend = self._context.site, self._context.backend
+        data = {"name": name, "id": container}
+        return JobRef(site=site, backend=backend, job_id=job_id, attempt=attempt, data=data)
+
+    def _ref_of(self, labels: Mapping[str, str], name: str, container: str) -> JobRef | None:
         """Return the ref of a container by its labels; None when they are not whole."""
         with suppress(KeyError, ValueError):
-            return self._ref(labels[build.JOB_ID], int(labels[build.ATTEMPT]), container)
+            return self._named(labels[build.JOB_ID], int(labels[build.ATTEMPT]), name, container)
         return None
 
     def _labels(self, ref: JobRef) -> dict[str, str]:

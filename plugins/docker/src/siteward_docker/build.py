@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from siteward import JobRequest, LaunchRefused, OptionsRefused, Problem, safe_name
+from siteward import JobRef, JobRequest, LaunchRefused, OptionsRefused, Problem, safe_name
 from siteward_docker.options import CREATE_KWARGS, Dataset, JobOptions, SiteOptions, StudyOptions, parse_size
 
 # In a volume the job directory is a folder: of the volume's own top the engine lets nobody change the owner.
@@ -53,7 +53,12 @@ def labels(owner: str, site: str, job_id: str, attempt: int) -> dict[str, str]:
 
 def is_same_job(found: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
     """Whether a container's labels are those of exactly this job of this installation."""
-    return all((found or {}).get(key) == wanted[key] for key in (OWNER, SITE, JOB_ID, ATTEMPT))
+    return all((found or {}).get(key) == wanted[key] for key in (OWNER, JOB_ID, ATTEMPT))
+
+
+def container_of(ref: JobRef) -> str:
+    """Return what the engine is asked for: the id, which stays when somebody gives the container another name."""
+    return str(ref.data["id"] or ref.data["name"])
 
 
 def resolve(options: JobOptions, site: SiteOptions) -> JobOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import threading
@@ -20,7 +21,7 @@ _TIMEOUT = 60
 _CHUNK = 2**16
 _LOG_HEADER = struct.Struct(">BxxxL")
 _NEVER_SENT = (FileNotFoundError, PermissionError, ConnectionRefusedError)
-_CONTAINER_EVENTS = ("start", "die", "destroy", "pause", "unpause")
+_CONTAINER_EVENTS = ("start", "die", "oom", "destroy", "pause", "unpause")
 
 Info = dict[str, Any]
 
@@ -148,7 +149,7 @@ class Engine:
     def wait(self, container: str, seconds: float) -> None:
         """Wait for a container's end; Unreachable when it has not come in time."""
         with self._asking() as api:
-            api.wait(container, timeout=seconds)
+            api.wait(container, timeout=math.ceil(seconds))
 
     def remove(self, container: str) -> None:
         """Remove an ended container with its volumes; Conflict when it runs."""

@@ -14,8 +14,17 @@ from siteward import JobState, JobStatus, Reason, Result, ended
 # and exits with the code that a shell would: 127 not found, 126 not executable.
 _INIT_WORDS = (b"[FATAL tini (", b"ERROR (catatonit:")
 COMMAND_CODES = (126, 127)
-_KILLED = 137
-_NO_SUCH_IMAGE = ("not found", "no such", "manifest unknown", "denied", "unauthorized", "authentication", "invalid ref")
+KILLED = 137
+_FOR_GOOD = (
+    "not found",
+    "no such",
+    "manifest unknown",
+    "denied",
+    "unauthorized",
+    "authentication",
+    "basic auth",
+    "invalid ref",
+)
 _PENDING = JobStatus(state=JobState.PENDING, message="created, not started yet")
 RUNNING = JobStatus(state=JobState.RUNNING)
 PAUSED = JobStatus(state=JobState.RUNNING, message="somebody paused its container")
@@ -65,7 +74,7 @@ def _result(state: Mapping[str, Any], last_output: bytes) -> Result:
         return ended(reason=Reason.LAUNCH_FAILED, message=message)
     started_at, ended_at = _seconds(state.get("StartedAt")), _seconds(state.get("FinishedAt"))
     result = ended(exit_code=code, started_at=started_at, ended_at=ended_at)
-    if oom and code == _KILLED:
+    if oom and code == KILLED:
         message = "the job used more memory than its limit; ask for more in resource_spec"
         return ended(
             reason=Reason.OOM_KILLED, exit_code=code, message=message, started_at=started_at, ended_at=ended_at
@@ -88,4 +97,4 @@ def _words(error: str) -> str:
 def is_for_good(pull_error: str) -> bool:
     """Whether a pull that failed with these words would fail again: the image is not there, or not for us."""
     text = pull_error.lower()
-    return any(words in text for words in _NO_SUCH_IMAGE) and "toomanyrequests" not in text
+    return any(words in text for words in _FOR_GOOD) and "toomanyrequests" not in text

@@ -148,7 +148,7 @@ class RegistryAuth:
 
 @frozen(kw_only=True)
 class Dataset:
-    """A folder of the site that a study's jobs see at ``/data/<study>/<dataset>``."""
+    """A folder or file of the site that a study's jobs see at ``/data/<study>/<dataset>``."""
 
     source: str = field(
         metadata=_help("a path on the engine's machine; a relative one starts at the site file's folder", _check_text)

@@ -13,7 +13,7 @@ from attrs import define
 
 from siteward import JobRef, JobState, JobStatus, LaunchRefused, Reason, Unreachable
 from siteward_docker.absent import Absences
-from siteward_docker.build import is_same_job
+from siteward_docker.build import container_of, is_same_job
 from siteward_docker.client import Conflict, Engine, Missing
 from siteward_docker.diagnose import is_for_good
 from siteward_docker.stopping import Stops
@@ -99,7 +99,7 @@ class Starts:
         return waiting.status if waiting is not None else None
 
     def start(self, ref: JobRef, bring: Bring) -> None:
-        """Start a job's container, in the background when its image comes first; ``bring(name)`` brings its files."""
+        """Start a job's container, in the background if its image comes first; ``bring`` brings its files."""
         waiting = self._waiting.get(ref.data["name"])
         if waiting is not None:
             self._pulls.submit(self._logged, waiting, bring)
@@ -110,18 +110,21 @@ class Starts:
         self._tell(ref)
 
     def _start(self, ref: JobRef, bring: Bring) -> None:
-        name = ref.data["name"]
+        container = container_of(ref)
         try:
-            if self._engine.inspect(name)["State"]["Status"] == "created":
-                bring(name)
-                self._engine.start(name)
+            if self._engine.inspect(container)["State"]["Status"] == "created":
+                bring(container)
+                self._engine.start(container)
         except Unreachable:
             raise
         except Missing:
             pass
         except Exception as error:
+            state = self._engine.inspect(container)["State"]
+            if state["Status"] == "created" and not state["ExitCode"]:
+                raise
             # The engine keeps in the container why it did not start.
-            self._log.info("container %s cannot be started: %s", name, error)
+            self._log.info("container %s cannot be started: %s", ref.data["name"], error)
 
     def cancel(self, name: str) -> None:
         """Give up a job that waits for its image."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from logging import Logger
 
 from siteward import JobRef, Unreachable
+from siteward_docker.build import container_of
 from siteward_docker.client import Conflict, Engine, Missing
 from siteward_docker.later import Later
 
@@ -17,10 +17,10 @@ _AGAIN = 1.0
 class Stops:
     """The jobs that are to be ended. ``on_idle(ref)`` is called for one that does not run, nor will."""
 
-    def __init__(self, engine: Engine, on_idle: Callable[[JobRef], None], log: Logger) -> None:
+    def __init__(self, engine: Engine, later: Later, on_idle: Callable[[JobRef], None]) -> None:
         self._engine = engine
+        self._later = later
         self._on_idle = on_idle
-        self._later = Later("siteward-docker-kill", log)
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
         self._asked: set[str] = set()
@@ -61,11 +61,10 @@ class Stops:
         self._end(ref)
 
     def _end(self, ref: JobRef) -> None:
-        name = ref.data["name"]
         try:
-            status = self._engine.inspect(name)["State"]["Status"]
+            status = self._engine.inspect(container_of(ref))["State"]["Status"]
             if status in ("running", "paused", "restarting"):
-                self._ask(name, paused=status == "paused")
+                self._ask(ref, paused=status == "paused")
             else:
                 self._on_idle(ref)
         except Missing:
@@ -73,24 +72,25 @@ class Stops:
         except Conflict:  # it has ended since we looked
             pass
 
-    def _ask(self, name: str, *, paused: bool) -> None:
-        grace = self._graces[name]
-        if grace > 0:
-            if name not in self._asked:
-                self._engine.kill(name, "SIGTERM")
-                self._asked.add(name)
-            if paused:
-                self._engine.unpause(name)
-            self._later.call(grace, lambda: self._kill(name))
-        else:
-            self._kill(name)
+    def _ask(self, ref: JobRef, *, paused: bool) -> None:
+        name, container = ref.data["name"], container_of(ref)
+        grace = self.grace(name)
+        if grace == 0:
+            self._kill(container)
+            return
+        if name not in self._asked:
+            self._engine.kill(container, "SIGTERM")
+            self._asked.add(name)
+        if paused:
+            self._engine.unpause(container)
+        self._later.call(grace, lambda: self._kill(container))
 
-    def _kill(self, name: str) -> None:
+    def _kill(self, container: str) -> None:
         try:
             with suppress(Missing, Conflict):
-                self._engine.kill(name, "SIGKILL")
+                self._engine.kill(container, "SIGKILL")
         except Unreachable:
-            self._later.call(_AGAIN, lambda: self._kill(name))
+            self._later.call(_AGAIN, lambda: self._kill(container))
 
     def grace(self, name: str) -> float:
         """Return how long a job may take to end; 0 for one that was not told to."""
@@ -102,7 +102,3 @@ class Stops:
         with self._lock:
             self._graces.pop(name, None)
             self._asked.discard(name)
-
-    def close(self) -> None:
-        """Send nothing any more; the next process sends again what it must."""
-        self._later.close()
