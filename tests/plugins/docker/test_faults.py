@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +161,36 @@ from siteward_docker.client import Engine
 Engine.start = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 site = Site.load(sys.argv[1])
 site.launch(Job.from_mapping(json.load(sys.stdin))).wait(60)
+"""
+
+
+def test_what_a_killed_parent_left_is_swept(sites: Sites, monkeypatch: pytest.MonkeyPatch):
+    """A secret in memory and a note, of a job that never came to be, do not stay for ever."""
+    monkeypatch.setenv("DB", "secret")
+    study = {"docker": {"secret_mounts": {"db": {"source": "db", "mount_path": "/run/db"}}}}
+    file = sites.file(fields={"studies": {"cancer": study}, "job_secrets": {"db": {"env": "DB"}}})
+    job = {"name": "test", "command": ["true"], "study": "cancer"}
+    parent = subprocess.run(
+        [sys.executable, "-c", KILLED_BEFORE_CREATE, file], input=json.dumps(job), text=True, check=False
+    )
+    assert parent.returncode == -signal.SIGKILL
+    owner = (sites.folder / "state/plugins/docker/owner").read_text()
+    left = [*Path(f"/dev/shm/siteward-{owner}").iterdir(), *(sites.folder / "state/plugins/docker/absent").iterdir()]
+    assert len(left) == 2
+    for each in left:
+        os.utime(each, (0, 0))
+    site = sites.open()
+    run(site, sh("true"))
+    until(lambda: not any(each.exists() for each in left), "they are removed")
+
+
+KILLED_BEFORE_CREATE = """
+import json, os, signal, sys
+from siteward import Job, Site
+from siteward_docker.client import Engine
+Engine.create = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+site = Site.load(sys.argv[1])
+site.launch(Job.from_mapping(json.load(sys.stdin)))
 """
 
 

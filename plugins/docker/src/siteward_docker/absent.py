@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from siteward import Reason, Result, ended
+
+
+def old_files(directory: Path, seconds: float) -> set[str]:
+    """Return the names in a folder, which need not be there, that have not changed for so long."""
+    latest, found = time.time() - seconds, set()
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < latest:
+                    found.add(entry.name)
+    return found
 
 
 class Absences:
@@ -31,6 +44,10 @@ class Absences:
         except ValueError:  # the machine lost power in the middle of writing it
             return ended(reason=Reason.LAUNCH_FAILED, message="its container was never created")
         return ended(reason=Reason(reason), message=message)
+
+    def older_than(self, seconds: float) -> set[str]:
+        """Return the names of jobs of which this was noted so long ago."""
+        return old_files(self._directory, seconds)
 
     def forget(self, name: str) -> None:
         """Forget a job: it has a container now, or is done with."""

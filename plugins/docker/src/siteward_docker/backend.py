@@ -42,6 +42,7 @@ from siteward_docker.watch import Watch
 _LAST_LINES = 5
 _LAST_LINES_WITHIN = 5.0
 _KILLED_WITHIN = 30.0
+_LONG_AGO = 86400.0
 # An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.
 _LAST_NEWS_WITHIN = 0.2
 
@@ -228,6 +229,13 @@ class Backend:
         for ref in (*listed, *(ref for ref in self._all_known() if ref.data["name"] not in names)):
             if not self._closed:
                 self._tell_of(ref)
+        self._forget_leftovers(names)
+
+    def _forget_leftovers(self, names: set[str]) -> None:
+        """Forget jobs of which a parent that was killed left a note or a secret, and nothing else."""
+        kept = names | {ref.data["name"] for ref in self._all_known()}
+        for name in (self._absences.older_than(_LONG_AGO) | self._secrets.older_than(_LONG_AGO)) - kept:
+            self._forget(name)
 
     def _on_outage(self, error: Exception) -> None:
         for ref in self._all_known():

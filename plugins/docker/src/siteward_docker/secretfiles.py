@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import siteward
+from siteward_docker.absent import old_files
 
 _MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -49,6 +50,10 @@ class SecretFiles:
         finally:
             os.close(fd)
         return str(path)
+
+    def older_than(self, seconds: float) -> set[str]:
+        """Return the names of jobs whose secrets were written so long ago."""
+        return old_files(self._folder, seconds)
 
     def remove(self, name: str) -> None:
         """Remove a job's secrets."""
