@@ -58,21 +58,21 @@ class _Reader:
         self._last, self._count = "", 0
 
     def read(self, *, follow: bool, tail: int | None) -> Iterator[bytes]:
-        skip = self._count if self._last else 0
+        begin, skip = self._last, self._count
         try:
-            stream = self._engine.logs(
-                self._name, follow=follow, tail=None if self._last else tail, since=_since(self._last)
-            )
+            stream = self._engine.logs(self._name, follow=follow, tail=None if begin else tail, since=_since(begin))
         except Unreachable:
             raise
         except BackendError:  # a job that never had a container has no output
             return
         try:
             for time, text in stream:
-                if time < self._last or (time == self._last and skip > 0):
-                    skip -= time == self._last
+                if time == begin and skip > 0:
+                    skip -= 1
                     continue
-                self._last, self._count = time, self._count + 1 if time == self._last else 1
+                # Standard output and error are written down by two threads: times are not always in order.
+                if time >= self._last:
+                    self._last, self._count = time, self._count + 1 if time == self._last else 1
                 yield text
         finally:
             stream.close()
