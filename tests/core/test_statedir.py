@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from siteward import StoreError, WorkspaceError, statedir
-from siteward.statedir import OwnerLock, copy_workspace, prepare
+from siteward.statedir import OwnerLock, copy_workspace, prepare, remove_tree
 
 from .fake import Child, until
 
@@ -187,3 +187,22 @@ def test_what_cannot_be_read_is_told(tmp_path):
     """With the file's name and the reason."""
     with pytest.raises(WorkspaceError, match=r"gone"):
         copy_workspace(tmp_path / "gone", tmp_path / "t")
+
+
+def test_a_tree_that_no_recursion_can_follow_is_removed(tmp_path):
+    """However deep, and with links and shut folders in it; what the links lead to stays."""
+    (tmp_path / "kept").mkdir()
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "link").symlink_to(tmp_path / "kept")
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(2500):
+        os.mkdir("d", dir_fd=fd)
+        os.close(os.open("file", os.O_CREAT, dir_fd=fd))
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.fchmod(fd, 0)
+    os.close(fd)
+    remove_tree(top)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -26,7 +26,7 @@ from siteward.plugins import Plugins
 from siteward.records import Records
 from siteward.request import Finding, JobRef
 from siteward.sitefile import SiteFile
-from siteward.statedir import OwnerLock
+from siteward.statedir import OwnerLock, remove_tree
 from siteward.store import Event, JobRow, Phase
 from siteward.tracked import Tracked
 
@@ -208,7 +208,7 @@ class Site:
         for each in garbage:
             if not dry_run:
                 self._parts.store.delete([each.job_id])
-                shutil.rmtree(self._parts.job_folder(each.job_id), ignore_errors=True)
+                remove_tree(self._parts.job_folder(each.job_id))
         garbage += self._folders_of_no_job(dry_run=dry_run)
         return garbage + self._orphans(dry_run=dry_run, running=running)
 
@@ -238,7 +238,7 @@ class Site:
                 garbage.append(Garbage(kind="folder", job_id=folder.name, reason="belongs to no job"))
                 if not dry_run:  # at once, under its lock: a job that is just being launched may want it
                     aside = folder.rename(folder.with_name(f".{folder.name}"))
-                    shutil.rmtree(aside, ignore_errors=True)
+                    remove_tree(aside)
             lock.release()
         return garbage
 

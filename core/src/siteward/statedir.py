@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import resource
 import shutil
 import stat
 import threading
+import uuid
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from siteward.errors import StoreError, WorkspaceError
@@ -182,6 +185,36 @@ def _refuse_special(folder: str, names: list[str]) -> None:
         mode = os.lstat(Path(folder, name)).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             raise WorkspaceError(f"workspace {folder}: {name!r} is neither a file, a folder nor a link")
+
+
+def remove_tree(folder: str | Path) -> None:
+    """Remove a folder and all in it, as far as that can be done.
+
+    A job may have put more folders into each other than a recursion, or a path, can follow.
+    """
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        _remove_deep(folder)
+
+
+def _remove_deep(folder: str | Path) -> None:
+    """Remove a folder after moving every folder in it, and in those, to its own top."""
+    mark, left = uuid.uuid4().hex, [str(folder)]
+    for number in itertools.count():
+        if number == len(left):
+            break
+        with os.scandir(left[number]) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, 0o700)
+                moved = os.path.join(folder, f"{mark}.{len(left)}")
+                os.rename(entry.path, moved)
+                left.append(moved)
+    for each in reversed(left):
+        os.rmdir(each)
 
 
 def _words(error: Exception) -> str:
