@@ -120,6 +120,28 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert list(outside.iterdir()) == []
 
 
+def test_a_link_that_leads_out_by_way_of_another(tmp_path):
+    """It is made to mean what its words say: read behind another link they would lead out."""
+    (tmp_path / "outside").mkdir()
+    way = [folder("job/a"), folder("job/a/b"), link("job/a/b/top", "../..")]
+    take(tmp_path, *way, link("job/evil", "a/b/top/../outside"), link("job/first", "a/b/top/../../../outside"))
+    work = os.path.realpath(tmp_path / "work")
+    for path in (tmp_path / "work").rglob("*"):
+        assert os.path.commonpath([work, os.path.realpath(path)]) == work, path
+
+
+def test_a_time_that_no_clock_shows(tmp_path):
+    """A file comes back also if its time cannot be set; that something is missing is said."""
+    assert take(tmp_path, ("job/x", {"mtime": 1e300}), ("job/y", b"")) == (False, ["x", "y"])
+
+
+def test_folders_too_deep_are_left_out(tmp_path):
+    """Looking at everything above each of them would take for ever."""
+    deep = [folder("job" + "/d" * depth) for depth in range(1, 400)]
+    whole, found = take(tmp_path, *deep)
+    assert (whole, len(found)) == (False, 200)
+
+
 def test_a_setuid_file_comes_back_without_the_bit(tmp_path):
     """Nor can others write it."""
     take(tmp_path, ("job/x", {"mode": 0o6777}))

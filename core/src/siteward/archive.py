@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from siteward.statedir import remove_tree
+
 _CHUNK = 2**18
 _MAX_MEMBERS = 10**6
+# Each entry costs a look at every folder above it.
+_MAX_DEPTH = 200
 # What says that an entry cannot be made as it is asked for, not that the disk is full or broken.
 _UNTAKABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
@@ -67,14 +70,15 @@ def _content(path: str, size: int) -> Iterator[bytes]:
 def unpack_directory(chunks: Iterable[bytes], target: Path, *, max_bytes: int) -> bool:
     """Replace ``target`` by the directory in a tar stream; whether all of it could be taken.
 
-    The stream's first path component is the directory itself. What would lie or point outside, devices, pipes
-    and sockets are left out, and so is all that comes after ``max_bytes`` or a million entries. Files belong to
+    The stream's first path component is the directory itself. What would lie or point outside, devices, pipes,
+    sockets and what lies 200 folders deep are left out, and so is all that comes after ``max_bytes`` or a million
+    entries. Files belong to
     this process's user and lose setuid bits. OSError or tarfile.TarError when the stream breaks off: ``target``
     is then as it was.
     """
     draft, aside = target.with_name(f"{target.name}.incoming"), target.with_name(f"{target.name}.outgoing")
     for path in (draft, aside):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     draft.mkdir(mode=0o700)
     try:
         whole = _Unpacking(draft, max_bytes).take(chunks)
@@ -83,7 +87,7 @@ def unpack_directory(chunks: Iterable[bytes], target: Path, *, max_bytes: int) -
         draft.rename(target)
     finally:
         for path in (draft, aside):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
     return whole
 
 
@@ -115,7 +119,7 @@ class _Unpacking:
     def _or_leave_out(self) -> Iterator[None]:
         try:
             yield
-        except (tarfile.FilterError, ValueError):
+        except (tarfile.FilterError, ValueError, OverflowError):
             self._whole = False
         except OSError as error:
             if error.errno not in _UNTAKABLE:
@@ -139,7 +143,8 @@ class _Unpacking:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_detour(path.parent)
         if link.issym():
-            path.symlink_to(link.linkname)
+            # As it was checked: behind another link, `..` would lead to somewhere else than its words say.
+            path.symlink_to(os.path.normpath(link.linkname))
             return
         source = self._folder / _inside(link.linkname)
         self._refuse_detour(source)
@@ -159,6 +164,8 @@ def _inside(name: str) -> str:
     parts = PurePosixPath(name).parts[1:]
     if ".." in parts:
         raise ValueError(f"{name} leads out of its folder")
+    if len(parts) > _MAX_DEPTH:
+        raise ValueError(f"{name} lies in more than {_MAX_DEPTH} folders")
     return "/".join(parts)
 
 
