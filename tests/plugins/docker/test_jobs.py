@@ -46,6 +46,17 @@ def test_files_come_back_as_the_sites_own(sites: Sites, mode: str):
     assert result.workspace == ("returned" if mode == "bind" else "partial"), "a pipe and a link out stay behind"
 
 
+def test_folders_deeper_than_a_recursion_come_back(sites: Sites, site: Site):
+    """A job that puts thousands of them into each other loses no file, and nobody the right to remove them."""
+    handle, result = run(site, sh("for n in $(seq 1500); do mkdir d; cd d; done; touch last"))
+    assert (result.state, result.workspace) == (JobState.SUCCEEDED, "returned"), result
+    assert (handle.job_dir / "/".join("d" * 1500) / "last").stat().st_uid == os.geteuid()
+    site.close()
+    keep = sites.open(fields={"keep": {"jobs": 0, "days": 0}})
+    assert [each.job_id for each in keep.gc()] == [handle.job_id]
+    assert not handle.job_dir.exists()
+
+
 def test_only_so_much_is_taken_back(sites: Sites):
     """With copies, a job cannot fill the site's disk."""
     site = sites.open(job_directory="copy", max_collect=100_000)
