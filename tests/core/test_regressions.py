@@ -37,6 +37,7 @@ def raising(error):
 @pytest.fixture
 def real(tmp_path):
     """A site that runs processes, in a folder whose name has spaces."""
+    pytest.importorskip("siteward_process", reason="needs the process backend: install siteward-process")
     folder = tmp_path / "my site's folder"
     folder.mkdir()
     data = {
