@@ -161,6 +161,15 @@ def test_gpus():
     assert requests == [{"DeviceIDs": ["GPU-1", "GPU-2"], "Capabilities": [["gpu"]]}]
 
 
+def test_no_variable_gives_a_job_gpus():
+    """Where NVIDIA's runtime is the engine's usual one, it would: only the site's own docker block may say so."""
+    wanted, none = {"NVIDIA_VISIBLE_DEVICES": "all"}, "NVIDIA_VISIBLE_DEVICES=void"
+    assert none in make(env=wanted)["Env"]
+    assert none in make({"num_of_gpus": 0})["Env"]
+    assert not [each for each in make({"num_of_gpus": 1}, env=wanted)["Env"] if each.startswith("NVIDIA_")]
+    assert "NVIDIA_VISIBLE_DEVICES=1" in make(site={"env": {"NVIDIA_VISIBLE_DEVICES": "1"}}, env=wanted)["Env"]
+
+
 def test_a_study_brings_its_data_and_secrets():
     """Datasets appear at /data/<study>/<name>; relative sources start at the site file; secrets are read-only files."""
     study = {

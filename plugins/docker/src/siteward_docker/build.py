@@ -20,6 +20,8 @@ DATA_DIR = "/data"
 OWNER, SITE, JOB_ID, ATTEMPT = "siteward.owner", "siteward.site", "siteward.job-id", "siteward.attempt"
 NOBODY = (65534, 65534)
 _NAME_LENGTH, _DIGITS = 63, 12
+# Where NVIDIA's is the engine's usual runtime, this variable alone, a job's or an image's, gives a container devices.
+_GPUS_SEEN = "NVIDIA_VISIBLE_DEVICES"
 # The engine's usual driver, json-file, keeps no bytes that are not UTF-8. Of very much output the last is kept.
 _LOG_CONFIG = {"Type": "local", "Config": {"max-size": "64m", "max-file": "3"}}
 
@@ -114,11 +116,14 @@ def container(
     # An entrypoint of our own keeps the engine from putting the image's before the command.
     run = [*entrypoint, *argv]
     kwargs = {**place.options.container_kwargs, **study.docker_kwargs}
+    host_config = _host_config(request, place, study, secret_files, study_host_config)
+    environment = _environment(request, place, study, secret_env)
+    _hide_gpus(environment, request, {**place.options.env, **study.env}, bool(host_config.get("DeviceRequests")))
     return {
         "Image": image_of(request, place.options),
         "Entrypoint": run[:1],
         "Cmd": run[1:],
-        "Env": [f"{name}={value}" for name, value in _environment(request, place, study, secret_env).items()],
+        "Env": [f"{name}={value}" for name, value in environment.items()],
         "WorkingDir": JOB_DIR,
         "User": "{}:{}".format(*place.user),
         "Labels": {
@@ -127,7 +132,7 @@ def container(
             "siteward.name": request.name,
         },
         **{api: kwargs[name] for name, api in CREATE_KWARGS.items() if name in kwargs},
-        "HostConfig": _host_config(request, place, study, secret_files, study_host_config),
+        "HostConfig": host_config,
     }
 
 
@@ -137,6 +142,16 @@ def _environment(
     # With a read-only root the only folder that every program can write to is /tmp.
     base = {"HOME": "/tmp"}  # noqa: S108
     return {**base, **place.options.env, **study.env, **request.environment(JOB_DIR), **secret_env}
+
+
+def _hide_gpus(environment: dict[str, str], request: JobRequest, site_env: Mapping[str, str], has_gpus: bool) -> None:
+    """Take the variable for devices out of a job's hands; what the site says of it in its docker block stays."""
+    own = {**site_env, **(request.allocation.env if request.allocation is not None else {})}
+    environment.pop(_GPUS_SEEN, None)
+    if _GPUS_SEEN in own:
+        environment[_GPUS_SEEN] = own[_GPUS_SEEN]
+    elif not has_gpus:
+        environment[_GPUS_SEEN] = "void"
 
 
 def _host_config(
