@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from siteward import JobState, OptionsRefused
+from siteward_docker import client, starting
 
 from .helpers import DEADLINE, Sites, end_of, run, sh, until
 
@@ -113,3 +118,50 @@ def test_only_allowed_images_start(sites: Sites):
     with pytest.raises(OptionsRefused, match="allows only images like registry"):
         site.launch(sh("true", **with_image("evil/image")))
     assert run(site, sh("true"))[1].state is JobState.SUCCEEDED
+
+
+def test_a_registry_that_never_answers_is_an_end(sites: Sites, monkeypatch: pytest.MonkeyPatch):
+    """It is no outage of the engine, which is to be waited for: the job would keep all others from their images."""
+    monkeypatch.setattr(client, "_PULL_SILENCE", 1)
+    monkeypatch.setattr(starting, "_LONGEST_PAUSE", 0.1)
+    with silent_registry() as address:
+        _, result = run(sites.open(pull="missing"), sh("true", **with_image(f"{address}/x:1")))
+    assert end_of(result) == IMAGE_ERROR
+    assert f"{address}/x:1" in result.message
+
+
+def test_a_registry_that_never_answers_keeps_no_site_open(sites: Sites):
+    """Closing does not wait for it."""
+    with silent_registry() as address:
+        site = sites.open(pull="missing")
+        site.launch(sh("true", **with_image(f"{address}/x:1")))
+        closing = threading.Thread(target=site.close, daemon=True)
+        closing.start()
+        closing.join(DEADLINE)
+        assert not closing.is_alive()
+
+
+@contextmanager
+def silent_registry():
+    """Serve a registry that says that it is one, and nothing else."""
+    over = threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/v2/":
+                over.wait()
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args):
+            pass
+
+    ThreadingHTTPServer.daemon_threads = True
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield "127.0.0.1:{1}".format(*server.server_address)
+        finally:
+            over.set()
+            server.shutdown()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import requests
 
 _TIMEOUT = 60
+# An engine says nothing while it checks a large layer.
+_PULL_SILENCE = 300
 _CHUNK = 2**16
 _LOG_HEADER = struct.Struct(">BxxxL")
 _NEVER_SENT = (FileNotFoundError, PermissionError, ConnectionRefusedError)
@@ -159,22 +161,14 @@ class Engine:
     # --- streams --------------------------------------------------------------------------------------------
 
     def _get(self, path: str, params: Mapping[str, Any], timeout: float | None) -> requests.Response:
-        from docker.errors import create_api_error_from_http_exception
-        from requests import HTTPError
-
         with self._asking() as api:
             url = f"{api.base_url}/v{api.api_version}/{path}"
-            response: requests.Response = api.get(url, params=params, stream=True, timeout=(_TIMEOUT, timeout))
-            try:
-                response.raise_for_status()
-            except HTTPError as error:
-                create_api_error_from_http_exception(error)
-            return response
+            return _checked(api.get(url, params=params, stream=True, timeout=(_TIMEOUT, timeout)))
 
-    def events(self, label: str) -> EventStream:
+    def events(self, label: str) -> NewsStream:
         """Subscribe to what happens to containers with a label."""
         filters = {"type": ["container"], "label": [label], "event": list(_CONTAINER_EVENTS)}
-        return EventStream(self, self._get("events", {"filters": json.dumps(filters)}, None))
+        return NewsStream(self, self._get("events", {"filters": json.dumps(filters)}, None))
 
     def logs(self, container: str, *, follow: bool, tail: int | None, since: str = "") -> LogStream:
         """Read a container's output, both streams, each piece with the time at which it was written."""
@@ -195,15 +189,26 @@ class Engine:
 
     def pull(self, image: str) -> Iterator[Info]:
         """Pull an image and yield what the engine says of it, errors too (key ``error``)."""
-        from docker.auth import resolve_repository_name
+        from docker.auth import encode_header, get_config_header, resolve_repository_name
         from docker.utils import parse_repository_tag
 
         repository, tag = parse_repository_tag(image)
         registry, _name = resolve_repository_name(repository)
         login = self._logins.get(registry)
-        auth = {"username": login[0], "password": login[1]} if login else None
         with self._asking() as api:
-            yield from api.pull(repository, tag or "latest", stream=True, decode=True, auth_config=auth)
+            # docker-py's own pull waits for ever for a registry that does not answer.
+            own = encode_header({"username": login[0], "password": login[1]}) if login else None
+            header = own or get_config_header(api, registry)
+            response = _checked(
+                api.post(
+                    f"{api.base_url}/v{api.api_version}/images/create",
+                    params={"fromImage": repository, "tag": tag or "latest"},
+                    headers={"X-Registry-Auth": header} if header else {},
+                    stream=True,
+                    timeout=(_TIMEOUT, _PULL_SILENCE),
+                )
+            )
+        yield from NewsStream(self, response)
 
     # --- the engine itself ----------------------------------------------------------------------------------
 
@@ -263,19 +268,19 @@ class _Stream:
             CancellableStream(iter(()), self._response).close()
 
 
-class EventStream(_Stream):
-    """Events, as the engine tells them: ``Action``, ``Actor`` with id and labels, ``timeNano``."""
+class NewsStream(_Stream):
+    """News, one JSON object a line: events (``Action``, ``Actor`` with id and labels), or a pull's progress."""
 
     def __iter__(self) -> Iterator[Info]:
-        """Yield events until the stream ends; Unreachable when it breaks off."""
+        """Yield news until the stream ends; Unreachable when it breaks off."""
         rest = b""
         for chunk in self._chunks():
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if line.strip():
                     with self._engine._asking():
-                        event = json.loads(line)
-                    yield event
+                        news = json.loads(line)
+                    yield news
 
 
 class LogStream(_Stream):
@@ -295,6 +300,18 @@ class LogStream(_Stream):
                 time, _, text = data[begin:at].partition(b" ")
                 yield time.decode("ascii", "replace"), text
             rest = data[at:]
+
+
+def _checked(response: requests.Response) -> requests.Response:
+    """Return a response; docker-py's error if it is one."""
+    from docker.errors import create_api_error_from_http_exception
+    from requests import HTTPError
+
+    try:
+        response.raise_for_status()
+    except HTTPError as error:
+        create_api_error_from_http_exception(error)
+    return response
 
 
 def _translated(error: docker.errors.APIError) -> BackendError | LaunchRefused:

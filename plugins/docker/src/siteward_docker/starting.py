@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from logging import Logger
+from queue import SimpleQueue
 from typing import Any
 
 from attrs import define
@@ -22,18 +23,20 @@ _PULLS_AT_ONCE = 2
 _TRIES = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _SHORTEST_NEWS = 0.5
+_LAST_WORD = 5.0
 
 Bring = Callable[[str], None]
 
 
 @define(eq=False)
 class Waiting:
-    """A job whose container is being created, or cannot be yet."""
+    """A job whose container is being created, or cannot be yet, or waits behind its image for its start."""
 
     ref: JobRef
     body: Mapping[str, Any]
     status: JobStatus
     pulled: bool = False
+    container: str | None = None
 
 
 class Starts:
@@ -58,7 +61,9 @@ class Starts:
         self._publish = publish
         self._log = log
         self._waiting: dict[str, Waiting] = {}
-        self._pulls = ThreadPoolExecutor(_PULLS_AT_ONCE, thread_name_prefix="siteward-docker-pull")
+        self._todo: SimpleQueue[tuple[Waiting, Bring] | None] = SimpleQueue()
+        self._pullers: list[threading.Thread] = []
+        self._lock = threading.Lock()
         self._closed = threading.Event()
 
     def create(self, ref: JobRef, body: Mapping[str, Any]) -> str | None:
@@ -96,13 +101,14 @@ class Starts:
     def status(self, name: str) -> JobStatus | None:
         """Return the status of a job that waits for its container; None for any other."""
         waiting = self._waiting.get(name)
-        return waiting.status if waiting is not None else None
+        return waiting.status if waiting is not None and waiting.container is None else None
 
     def start(self, ref: JobRef, bring: Bring) -> None:
         """Start a job's container, in the background if its image comes first; ``bring`` brings its files."""
         waiting = self._waiting.get(ref.data["name"])
         if waiting is not None:
-            self._pulls.submit(self._logged, waiting, bring)
+            self._todo.put((waiting, bring))
+            self._have_pullers()
             return
         with self._stops.starting(ref) as may_start:
             if may_start:
@@ -132,6 +138,18 @@ class Starts:
             self._absences.note(name, Reason.LAUNCH_FAILED, "it was ended before its image was there")
 
     # --- pulling --------------------------------------------------------------------------------------------
+
+    def _have_pullers(self) -> None:
+        with self._lock:
+            if len(self._pullers) < _PULLS_AT_ONCE and not self._closed.is_set():
+                # A daemon: one whose registry says nothing would keep the whole process from its end.
+                puller = threading.Thread(target=self._pull_all, name="siteward-docker-pull", daemon=True)
+                puller.start()
+                self._pullers.append(puller)
+
+    def _pull_all(self) -> None:
+        while (todo := self._todo.get()) is not None:
+            self._logged(*todo)
 
     def _logged(self, waiting: Waiting, bring: Bring) -> None:
         try:
@@ -170,17 +188,18 @@ class Starts:
         return waiting.pulled or self._pull_policy != "always"
 
     def _create_and_start(self, waiting: Waiting, bring: Bring) -> bool:
-        """Create and start the container if its image is there."""
+        """Create and start the container if its image is there; what was done before an outage is not done again."""
         name = waiting.ref.data["name"]
         with self._stops.starting(waiting.ref) as may_start:
-            if not may_start:
-                return True
-            if self._create(name, waiting.body) is None:
-                waiting.pulled = False
-                return False
-            self._waiting.pop(name, None)
-            self._start(waiting.ref, bring)
+            if may_start and waiting.container is None:
+                waiting.container = self._create(name, waiting.body)
+                if waiting.container is None:
+                    waiting.pulled = False
+                    return False
+            if may_start:
+                self._start(waiting.ref, bring)
         self._tell(waiting.ref)
+        self._waiting.pop(name, None)
         return True
 
     def _pull(self, waiting: Waiting) -> str | None:
@@ -202,8 +221,9 @@ class Starts:
                 if time.monotonic() - told > _SHORTEST_NEWS:
                     told = time.monotonic()
                     self._note(waiting, f"pulling image {image}: {news.get('status', '')}", _fraction(layers))
-        except Unreachable:
-            raise
+        except Unreachable as error:
+            self._engine.version()  # or it is the engine that is away
+            return f"image {image} cannot be pulled: the engine says no more of it ({error})"
         except Exception as error:
             return f"image {image} cannot be pulled: {error}"
         return None
@@ -216,12 +236,19 @@ class Starts:
         name = waiting.ref.data["name"]
         if self._waiting.pop(name, None) is not None:
             self._absences.note(name, reason, message)
+            if waiting.container is not None:  # it never ran, and nobody would start it any more
+                with suppress(Missing, Conflict):
+                    self._engine.remove(waiting.container)
             self._tell(waiting.ref)
 
     def close(self) -> None:
         """Stop pulling; jobs that still wait for their image will not start."""
-        self._closed.set()
-        self._pulls.shutdown(cancel_futures=True)
+        with self._lock:
+            self._closed.set()
+        for _ in self._pullers:
+            self._todo.put(None)
+        for puller in self._pullers:
+            puller.join(_LAST_WORD)
 
 
 def _fraction(layers: Mapping[str, tuple[int, int]]) -> float | None:

@@ -9,7 +9,7 @@ from logging import Logger
 from typing import Any
 
 from siteward import Unreachable
-from siteward_docker.client import Engine, EventStream
+from siteward_docker.client import Engine, NewsStream
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _LAST_WORD = 10.0
@@ -35,7 +35,7 @@ class Watch:
         self._label = label
         self._on_event, self._look, self._on_outage = on_event, look, on_outage
         self._log = log
-        self._stream: EventStream | None = None
+        self._stream: NewsStream | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="siteward-docker-watch", daemon=True)
@@ -59,7 +59,7 @@ class Watch:
             self._closed.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _subscribed(self) -> EventStream:
+    def _subscribed(self) -> NewsStream:
         stream = self._engine.events(self._label)
         with self._lock:
             self._stream = stream
