@@ -1,4 +1,4 @@
-"""A Unix socket before an engine's, which loses an answer, or a request, when it is told to."""
+"""A Unix socket before an engine's, which loses an answer, or a request, or refuses some, when it is told to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+
+_REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+_REFUSAL += b'{"message":"broken"}'
 
 
 class Proxy:
@@ -16,6 +19,7 @@ class Proxy:
         self._path = folder / "proxy.sock"
         self.host = f"unix://{self._path}"
         self._loses: tuple[bytes, str] | None = None
+        self._refuses: bytes | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path))
         self._listener.listen()
@@ -25,6 +29,10 @@ class Proxy:
     def lose(self, path: str, what: str) -> None:
         """Lose one ``request`` or ``answer``."""
         self._loses = path.encode(), what
+
+    def refuse(self, path: str | None) -> None:
+        """From now on answer requests whose first line holds ``path`` with a server error; with None, none."""
+        self._refuses = None if path is None else path.encode()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -40,6 +48,9 @@ class Proxy:
     def _forward(self, client: socket.socket, engine: socket.socket, lost: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
+                if self._refuses is not None and self._refuses in data.split(b"\r\n", 1)[0]:
+                    client.sendall(_REFUSAL)
+                    continue
                 if self._loses is not None and self._loses[0] in data.split(b"\r\n", 1)[0]:
                     what, self._loses = self._loses[1], None
                     if what == "request":
@@ -59,6 +70,7 @@ class Proxy:
         _hang_up(*self._sockets)
         for each in self._sockets:
             each.close()
+        self._path.unlink(missing_ok=True)
 
 
 def _hang_up(*sockets: socket.socket) -> None:

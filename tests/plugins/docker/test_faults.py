@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from siteward import JobState, LaunchRefused, Site
+from siteward import BackendError, JobState, LaunchRefused, Site
+from siteward_docker.client import Engine
 
 from ...engine import images
 from .helpers import DEADLINE, Sites, end_of, run, sh, until
@@ -309,3 +311,107 @@ def test_the_start_is_lost(sites: Sites, proxy: Proxy, what: str):
     handle = site.launch(sh("echo run >> runs; sleep 1; exit 4"))
     assert handle.wait(DEADLINE).exit_code == 4
     assert (handle.job_dir / "runs").read_text() == "run\n"
+
+
+def with_image(image: str):
+    return {"launcher_spec": {"default": {"docker": {"image": image}}}}
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+def test_the_start_behind_a_pull_is_lost(sites: Sites, mortal, registry, proxy: Proxy, what: str):
+    """It is sent again too, though launch and staging are long over: the job runs, and once."""
+    image = registry.push(*mortal)
+    site = sites.open(docker_host=proxy.host, pull="missing")
+    try:
+        proxy.lose("/start", what)
+        handle = site.launch(sh("echo run >> runs; exit 4", **with_image(image)))
+        assert handle.wait(DEADLINE).exit_code == 4
+        assert (handle.job_dir / "runs").read_text() == "run\n"
+    finally:
+        sites.api.remove_image(image)
+
+
+def test_inputs_that_cannot_be_brought_behind_a_pull(sites: Sites, mortal, registry, monkeypatch: pytest.MonkeyPatch):
+    """They are the job's end, in words; it does not wait for ever, and its container is gone."""
+
+    def no_room(*_args):
+        raise BackendError("no room for it")
+
+    monkeypatch.setattr(Engine, "put_archive", no_room)
+    image = registry.push(*mortal)
+    try:
+        site = sites.open(job_directory="copy", pull="missing")
+        handle, result = run(site, sh("true", **with_image(image)))
+        assert end_of(result) == ("FAILED", "LaunchFailed", 101, None)
+        assert "no room for it" in result.message
+        assert sites.containers(handle) == []
+    finally:
+        sites.api.remove_image(image)
+
+
+def test_one_container_that_cannot_be_looked_at(sites: Sites, proxy: Proxy):
+    """It keeps no other job's end from being seen, and its own is seen as soon as it can be."""
+    site = sites.open(docker_host=proxy.host)
+    broken, other = launch_waiting(site, 2)
+    proxy.refuse(f"/{sites.container(broken)['Id']}/json")
+    let_go([broken])
+    until(lambda: not broken.status().reachable, "that it cannot be seen is told")
+    let_go([other])
+    assert other.wait(DEADLINE).exit_code == 11
+    assert broken.status().state is JobState.RUNNING
+    proxy.refuse(None)
+    assert broken.wait(DEADLINE).exit_code == 10
+
+
+def test_a_kill_that_the_engine_fails_to_do(sites: Sites, proxy: Proxy):
+    """It is sent again: a job that does not end when it is asked to is ended in the end."""
+    handle = sites.open(docker_host=proxy.host).launch(sh("trap '' TERM; touch ready; while :; do sleep 1; done"))
+    until((handle.job_dir / "ready").exists, "the job is ready")
+    proxy.refuse("signal=SIGKILL")
+    handle.terminate(grace=0.1)
+    with pytest.raises(TimeoutError):
+        handle.wait(2)
+    proxy.refuse(None)
+    assert end_of(handle.wait(DEADLINE)) == ("ABORTED", "Aborted", 9, 137)
+
+
+def test_a_stop_that_came_during_the_start_is_not_lost(sites: Sites, proxy: Proxy, monkeypatch: pytest.MonkeyPatch):
+    """Also if the engine fails just when the job has been started, and the stop was to be sent."""
+    site, launched, start, handles = sites.open(docker_host=proxy.host), threading.Event(), Engine.start, []
+
+    def start_and_be_stopped(*args):
+        start(*args)
+        assert launched.wait(DEADLINE)
+        handles[0].terminate(grace=0)
+        proxy.refuse("/json")
+
+    monkeypatch.setattr(Engine, "start", start_and_be_stopped)
+    handles.append(site.launch(sh("sleep 100")))
+    launched.set()
+    with pytest.raises(TimeoutError):
+        handles[0].wait(2)
+    proxy.refuse(None)
+    assert end_of(handles[0].wait(DEADLINE)) == ("ABORTED", "Aborted", 9, 137)
+
+
+def test_jobs_that_were_taken_over_are_watched_like_others(sites: Sites, mortal, proxy: Proxy):
+    """Of an outage they are told as well, and of what it hid."""
+    site = sites.open()
+    gone, stays = (each.job_id for each in launch_waiting(site, 2))
+    site.close()
+    site = sites.open(docker_host=proxy.host)
+    handles = [site.attach(gone), site.attach(stays)]
+    until(lambda: all(handle.status().reachable for handle in handles), "both are seen")
+    run(site, sh("true"))
+    proxy.close()
+    until(lambda: not any(handle.status().reachable for handle in handles), "the outage is told")
+    sites.api.remove_container(sites.container(handles[0])["Id"], force=True)
+    again = Proxy(mortal[0].host, sites.folder)
+    try:
+        assert end_of(handles[0].wait(DEADLINE)) == ("LOST", "Deleted", 104, None)
+        until(lambda: handles[1].status().reachable, "the other is seen again")
+        let_go(handles[1:])
+        assert handles[1].wait(DEADLINE).exit_code == 11
+    finally:
+        site.close()
+        again.close()

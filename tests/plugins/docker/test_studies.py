@@ -108,3 +108,14 @@ def test_a_studys_kwargs_override_the_sites(sites: Sites):
     handle, _ = run(site, sh(size))
     assert output(handle).split() == ["1024", "site"]
     assert os.path.isdir("/dev/shm")
+
+
+def test_a_refused_job_leaves_no_secret(sites: Sites, monkeypatch: pytest.MonkeyPatch):
+    """Whatever it is refused for."""
+    monkeypatch.setenv("DB", "secret")
+    fields = study(secret_mounts={"db": {"source": "db", "mount_path": "/run/db"}})
+    site = sites.open(fields=fields, max_cpus=1)
+    with pytest.raises(LaunchRefused, match="asks for 2 CPUs"):
+        site.launch(sh("true", study="cancer", resource_spec={"@default": {"num_of_cpus": 2}}))
+    owner = (sites.folder / "state/plugins/docker/owner").read_text()
+    assert list(Path(f"/dev/shm/siteward-{owner}").iterdir()) == []

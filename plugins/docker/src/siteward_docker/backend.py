@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from siteward import (
+    BackendError,
     Context,
     Finding,
     JobRef,
@@ -45,6 +46,7 @@ _KILLED_WITHIN = 30.0
 _LONG_AGO = 86400.0
 # An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.
 _LAST_NEWS_WITHIN = 0.2
+_LOOK_AGAIN = 5.0
 
 
 class Backend:
@@ -87,6 +89,7 @@ class Backend:
         self._known: dict[str, JobRef] = {}
         self._ended: set[str] = set()
         self._short_of_memory: set[str] = set()
+        self._unseen: set[str] = set()
         self._readers: Counter[str] = Counter()
 
     # --- launching ------------------------------------------------------------------------------------------
@@ -101,10 +104,11 @@ class Backend:
         """Create the container, or note that its image must come first; ``siteward_stage_job`` starts it."""
         ref = self._ref(request.job_id, request.attempt)
         name = ref.data["name"]
-        body = self._body(request, name)
-        self._absences.note(name, Reason.LAUNCH_FAILED, "siteward or the engine was stopped before it had a container")
-        self._know(ref)
         try:
+            body = self._body(request, name)
+            words = "siteward or the engine was stopped before it had a container"
+            self._absences.note(name, Reason.LAUNCH_FAILED, words)
+            self._know(ref)
             container = self._starts.create(ref, body)
         except Unreachable as error:
             if not isinstance(error, NotSent):
@@ -203,7 +207,7 @@ class Backend:
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
         actor, labels = event["Actor"], event["Actor"]["Attributes"]
-        ref = self._ref_of(labels, labels.get("name", ""), actor["ID"])
+        ref = self._ref_of(labels, actor["ID"])
         if ref is None:
             return
         match event["Action"]:
@@ -214,11 +218,11 @@ class Backend:
             case "oom":
                 self._short_of_memory.add(actor["ID"])
             case "die" if labels.get("exitCode") == str(diagnose.KILLED):
-                self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_of(ref))
+                self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_surely(ref))
             case "die":
-                self._tell_of(ref)
+                self._tell_surely(ref)
             case "destroy":
-                self._tell_of(ref)
+                self._tell_surely(ref)
                 self._ended.discard(ref.data["name"])
                 self._short_of_memory.discard(actor["ID"])
 
@@ -227,8 +231,8 @@ class Backend:
         listed = self._listed()
         names = {ref.data["name"] for ref in listed}
         for ref in (*listed, *(ref for ref in self._all_known() if ref.data["name"] not in names)):
-            if not self._closed:
-                self._tell_of(ref)
+            if not self._closed and not self._tell_surely(ref):
+                self._engine.version()  # or it is the engine that is away
         self._forget_leftovers(names)
 
     def _forget_leftovers(self, names: set[str]) -> None:
@@ -250,6 +254,22 @@ class Backend:
         status = self._look(ref)
         self._publish(ref, status)
 
+    def _tell_surely(self, ref: JobRef) -> bool:
+        """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen. Whether it was now."""
+        try:
+            self._tell_of(ref)
+        except BackendError as error:
+            self._publish(ref, JobStatus(state=JobState.PENDING, reachable=False, message=str(error)))
+            if ref.data["name"] not in self._unseen:
+                self._unseen.add(ref.data["name"])
+                self._later.call(_LOOK_AGAIN, lambda: self._tell_again(ref))
+            return False
+        return True
+
+    def _tell_again(self, ref: JobRef) -> None:
+        self._unseen.discard(ref.data["name"])
+        self._tell_surely(ref)
+
     def _publish(self, ref: JobRef, status: JobStatus) -> None:
         name = ref.data["name"]
         with self._changed:
@@ -258,6 +278,8 @@ class Backend:
                 if name in self._ended:  # the list and the event told of the same end
                     return
                 self._ended.add(name)
+            elif name not in self._ended:  # also what another process launched: it may be this one's by now
+                self._known.setdefault(name, ref)
             self._changed.notify_all()
         if self._publisher is not None and not self._closed:
             self._publisher(ref, status)
@@ -312,7 +334,7 @@ class Backend:
 
     def _listed(self) -> list[JobRef]:
         found = self._engine.containers(f"{build.OWNER}={self._owner}")
-        refs = (self._ref_of(each["Labels"], each["Names"][0].lstrip("/"), each["Id"]) for each in found)
+        refs = (self._ref_of(each["Labels"], each["Id"]) for each in found)
         return [ref for ref in refs if ref is not None]
 
     @hookimpl
@@ -381,10 +403,15 @@ class Backend:
         data = {"name": name, "id": container}
         return JobRef(site=site, backend=backend, job_id=job_id, attempt=attempt, data=data)
 
-    def _ref_of(self, labels: Mapping[str, str], name: str, container: str) -> JobRef | None:
-        """Return the ref of a container by its labels; None when they are not whole."""
+    def _ref_of(self, labels: Mapping[str, str], container: str) -> JobRef | None:
+        """Return the ref of a container by its labels; None when they are not whole.
+
+        Its name is the one that it was created with: it may have another now, or, half removed, none at all.
+        """
         with suppress(KeyError, ValueError):
-            return self._named(labels[build.JOB_ID], int(labels[build.ATTEMPT]), name, container)
+            job_id, attempt = labels[build.JOB_ID], int(labels[build.ATTEMPT])
+            name = build.container_name(self._owner, labels[build.SITE], job_id, attempt)
+            return self._named(job_id, attempt, name, container)
         return None
 
     def _labels(self, ref: JobRef) -> dict[str, str]:

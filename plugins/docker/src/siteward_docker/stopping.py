@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from siteward import JobRef, Unreachable
+from siteward import BackendError, JobRef
 from siteward_docker.build import container_of
 from siteward_docker.client import Conflict, Engine, Missing
 from siteward_docker.later import Later
@@ -49,7 +49,14 @@ class Stops:
                 self._starting.discard(name)
                 stop = name in self._graces
             if stop:
-                self._end(ref)
+                self._end_surely(ref)
+
+    def _end_surely(self, ref: JobRef) -> None:
+        """Send a stop that whoever asked for it takes for sent."""
+        try:
+            self._end(ref)
+        except BackendError:
+            self._later.call(_AGAIN, lambda: self._end_surely(ref))
 
     def stop(self, ref: JobRef, grace: float) -> None:
         """Have a job ended; a later call can only shorten its grace."""
@@ -89,7 +96,7 @@ class Stops:
         try:
             with suppress(Missing, Conflict):
                 self._engine.kill(container, "SIGKILL")
-        except Unreachable:
+        except BackendError:  # the engine is away, or cannot end it just now
             self._later.call(_AGAIN, lambda: self._kill(container))
 
     def grace(self, name: str) -> float:
