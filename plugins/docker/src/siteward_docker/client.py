@@ -95,12 +95,17 @@ class Engine:
 
     @contextmanager
     def _asking(self) -> Iterator[docker.APIClient]:
+        with self._translating():
+            yield self._connected()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
         """Translate every error of docker-py, requests and the network: the one place where that is done."""
         import docker.errors
         import requests
 
         try:
-            yield self._connected()
+            yield
         except docker.errors.NotFound as error:
             raise Missing(_explanation(error)) from error
         except docker.errors.APIError as error:
@@ -255,7 +260,7 @@ class _Stream:
 
     def _chunks(self) -> Iterator[bytes]:
         try:
-            with self._engine._asking():
+            with self._engine._translating():
                 yield from self._response.iter_content(None)
         finally:
             self._response.close()
@@ -278,7 +283,7 @@ class NewsStream(_Stream):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if line.strip():
-                    with self._engine._asking():
+                    with self._engine._translating():
                         news = json.loads(line)
                     yield news
 

@@ -222,6 +222,8 @@ class Starts:
                     told = time.monotonic()
                     self._note(waiting, f"pulling image {image}: {news.get('status', '')}", _fraction(layers))
         except Unreachable as error:
+            if not self._is_wanted(waiting):
+                return None
             self._engine.version()  # or it is the engine that is away
             return f"image {image} cannot be pulled: the engine says no more of it ({error})"
         except Exception as error:
