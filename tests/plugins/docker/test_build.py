@@ -29,6 +29,8 @@ def make(job=None, site=None, study=None, host_config=None, secret_env=None, sec
     )
     place = build.Place(
         owner="owner",
+        site=request.site,
+        backend="docker",
         options=site_options,
         user=(1000, 100),
         base_dir=Path("/etc/siteward"),

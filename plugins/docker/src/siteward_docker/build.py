@@ -26,21 +26,6 @@ _GPUS_SEEN = "NVIDIA_VISIBLE_DEVICES"
 _LOG_CONFIG = {"Type": "local", "Config": {"max-size": "64m", "max-file": "3"}}
 
 
-@frozen(kw_only=True)
-class Place:
-    """Where a site's containers run: who owns them, as whom, and what of the site's options is already worked out.
-
-    ``owner`` tells this installation's containers from all others on the engine; ``user`` is (uid, gid);
-    ``base_dir`` is the site file's folder; ``host_config`` the site's container_kwargs in the API's own names.
-    """
-
-    owner: str
-    options: SiteOptions
-    user: tuple[int, int]
-    base_dir: Path = Path()
-    host_config: Mapping[str, Any] = {}
-
-
 def container_name(owner: str, site: str, job_id: str, attempt: int) -> str:
     """Return the name of a job's container: the same for the same job, another for any other, at most 63 characters."""
     digest = hashlib.sha256("\0".join((owner, site, job_id, str(attempt))).encode("utf-8", "surrogatepass"))
@@ -48,9 +33,45 @@ def container_name(owner: str, site: str, job_id: str, attempt: int) -> str:
     return f"{head}-{digest.hexdigest()[:_DIGITS]}"
 
 
-def labels(owner: str, site: str, job_id: str, attempt: int) -> dict[str, str]:
-    """Return the labels by which a job's container is found again."""
-    return {OWNER: owner, SITE: site, JOB_ID: job_id, ATTEMPT: str(attempt)}
+@frozen(kw_only=True)
+class Place:
+    """Where a site's containers run: whose they are, as whom, and what of the site's options is already worked out.
+
+    ``owner`` tells this installation's containers from all others on the engine; ``user`` is (uid, gid);
+    ``base_dir`` is the site file's folder; ``host_config`` the site's container_kwargs in the API's own names.
+    """
+
+    owner: str
+    site: str
+    backend: str
+    options: SiteOptions
+    user: tuple[int, int]
+    base_dir: Path = Path()
+    host_config: Mapping[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """The label that all of this installation's containers have, and no others."""
+        return f"{OWNER}={self.owner}"
+
+    def labels(self, job_id: str, attempt: int) -> dict[str, str]:
+        """Return the labels by which a job's container is found again."""
+        return {OWNER: self.owner, SITE: self.site, JOB_ID: job_id, ATTEMPT: str(attempt)}
+
+    def ref(self, job_id: str, attempt: int, container: str | None = None, *, site: str | None = None) -> JobRef:
+        """Return the ref of a job; ``site`` is what the site was called when the container was created."""
+        data = {"name": container_name(self.owner, site or self.site, job_id, attempt), "id": container}
+        return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
+
+    def ref_of(self, labels: Mapping[str, str], container: str) -> JobRef | None:
+        """Return the ref of a container by its labels; None when they are not whole.
+
+        Its name is the one that it was created with: it may have another now, or, half removed, none at all.
+        """
+        try:
+            return self.ref(labels[JOB_ID], int(labels[ATTEMPT]), container, site=labels[SITE])
+        except (KeyError, ValueError):
+            return None
 
 
 def is_same_job(found: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
@@ -128,7 +149,7 @@ def container(
         "User": "{}:{}".format(*place.user),
         "Labels": {
             **place.options.labels,
-            **labels(place.owner, request.site, request.job_id, request.attempt),
+            **place.labels(request.job_id, request.attempt),
             "siteward.name": request.name,
         },
         **{api: kwargs[name] for name, api in CREATE_KWARGS.items() if name in kwargs},

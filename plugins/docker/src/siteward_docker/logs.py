@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 
-from siteward import BackendError, JobState, JobStatus, Unreachable
+from siteward import BackendError, JobRef, JobState, Unreachable
+from siteward_docker.build import container_of
 from siteward_docker.client import Engine
+from siteward_docker.news import News
 
 _LOOK_AGAIN = 0.2
 
 
-def read_logs(
-    engine: Engine,
-    name: str,
-    follow: bool,
-    tail: int | None,
-    look: Callable[[], JobStatus],
-    changed: threading.Condition,
-) -> Iterator[bytes]:
-    """Yield output; with ``follow`` until the job has ended. ``changed`` is notified at news of any job."""
+def read_logs(engine: Engine, news: News, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
+    """Yield a job's output; with ``follow`` until it has ended."""
 
     def wait() -> None:
-        with changed:
-            changed.wait(_LOOK_AGAIN)
+        with news.changed:
+            news.changed.wait(_LOOK_AGAIN)
 
-    while follow and _seen(look) is None:
+    while follow and _seen(news, ref) is None:
         wait()
-    reader = _Reader(engine, name)
+    reader = _Reader(engine, container_of(ref))
     while follow:
         with suppress(Unreachable):
             yield from reader.read(follow=True, tail=tail)
-            if _seen(look) is not JobState.RUNNING:
+            if _seen(news, ref) is not JobState.RUNNING:
                 break
         wait()
     # Followers can miss the last of an output (docker 20.10, a line without an end).
     yield from reader.read(follow=False, tail=tail)
 
 
-def _seen(look: Callable[[], JobStatus]) -> JobState | None:
+def _seen(news: News, ref: JobRef) -> JobState | None:
     """Return a job's state; None while it has not begun, or cannot be seen."""
     try:
-        status = look()
+        status = news.look(ref)
     except Unreachable:
         return None
     return None if status.state is JobState.PENDING else status.state
