@@ -50,7 +50,14 @@ class Sites:
     def containers(self, handle: Handle) -> list[dict[str, Any]]:
         """Inspect the containers of a job."""
         found = self.api.containers(all=True, filters={"label": [f"siteward.job-id={handle.job_id}"]})
-        return [self.api.inspect_container(each["Id"]) for each in found]
+        return list(filter(None, (self._inspect(each["Id"]) for each in found)))
+
+    def _inspect(self, container: str) -> dict[str, Any] | None:
+        from docker.errors import NotFound
+
+        with suppress(NotFound):  # removed since it was listed
+            return self.api.inspect_container(container)
+        return None
 
     def container(self, handle: Handle) -> dict[str, Any]:
         """Inspect a job's only container."""

@@ -352,15 +352,15 @@ def test_inputs_that_cannot_be_brought_behind_a_pull(sites: Sites, mortal, regis
 def test_one_container_that_cannot_be_looked_at(sites: Sites, proxy: Proxy):
     """It keeps no other job's end from being seen, and its own is seen as soon as it can be."""
     site = sites.open(docker_host=proxy.host)
-    broken, other = launch_waiting(site, 2)
+    other, broken = launch_waiting(site, 2)  # the engine lists the newest first
     proxy.refuse(f"/{sites.container(broken)['Id']}/json")
     let_go([broken])
     until(lambda: not broken.status().reachable, "that it cannot be seen is told")
     let_go([other])
-    assert other.wait(DEADLINE).exit_code == 11
+    assert other.wait(DEADLINE).exit_code == 10
     assert broken.status().state is JobState.RUNNING
     proxy.refuse(None)
-    assert broken.wait(DEADLINE).exit_code == 10
+    assert broken.wait(DEADLINE).exit_code == 11
 
 
 def test_a_kill_that_the_engine_fails_to_do(sites: Sites, proxy: Proxy):
