@@ -7,6 +7,7 @@ import math
 import os
 import struct
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,9 @@ class Engine:
             raise _translated(error) from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             words = f"the Docker engine {self.address} cannot be reached: {_root_cause(error)}"
+            # docker-py leaves a socket that it could not connect to whoever keeps the error.
+            for each in _causes(error):
+                traceback.clear_frames(each.__traceback__)
             if _was_never_sent(error):
                 raise NotSent(f"{words}. Start it, or set docker_host in the site file") from error
             raise Unreachable(words) from error
