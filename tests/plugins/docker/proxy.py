@@ -24,6 +24,7 @@ class Proxy:
         self._listener.bind(str(self._path))
         self._listener.listen()
         self._sockets = [self._listener]
+        self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose(self, path: str, what: str) -> None:
@@ -41,6 +42,8 @@ class Proxy:
                 engine = socket.socket(socket.AF_UNIX)
                 engine.connect(self._engine)
                 self._sockets += [client, engine]
+                if self._closed:
+                    _hang_up(client, engine)
                 lost = threading.Event()
                 threading.Thread(target=self._forward, args=(client, engine, lost), daemon=True).start()
                 threading.Thread(target=self._back, args=(engine, client, lost), daemon=True).start()
@@ -67,6 +70,7 @@ class Proxy:
 
     def close(self) -> None:
         """Cut everybody off."""
+        self._closed = True
         _hang_up(*self._sockets)
         for each in self._sockets:
             each.close()

@@ -284,7 +284,7 @@ def proxy(mortal, tmp_path):
     proxy.close()
 
 
-def test_the_answer_to_create_is_lost(sites: Sites, proxy: Proxy):
+def test_the_answer_to_create_is_lost(proxy: Proxy, sites: Sites):
     """The container exists, and is found: it is the job, which runs once."""
     site = sites.open(docker_host=proxy.host)
     proxy.lose("/containers/create", "answer")
@@ -294,7 +294,7 @@ def test_the_answer_to_create_is_lost(sites: Sites, proxy: Proxy):
     assert [event.kind for event in site.events(handle.job_id)].count("uncertain") == 1
 
 
-def test_the_request_to_create_is_lost(sites: Sites, proxy: Proxy):
+def test_the_request_to_create_is_lost(proxy: Proxy, sites: Sites):
     """There is no container: the job never began, and is not launched again by itself."""
     site = sites.open(docker_host=proxy.host)
     proxy.lose("/containers/create", "request")
@@ -304,7 +304,7 @@ def test_the_request_to_create_is_lost(sites: Sites, proxy: Proxy):
 
 
 @pytest.mark.parametrize("what", ["request", "answer"])
-def test_the_start_is_lost(sites: Sites, proxy: Proxy, what: str):
+def test_the_start_is_lost(proxy: Proxy, sites: Sites, what: str):
     """It is sent again; a container that runs already is left alone."""
     site = sites.open(docker_host=proxy.host)
     proxy.lose("/start", what)
@@ -349,7 +349,7 @@ def test_inputs_that_cannot_be_brought_behind_a_pull(sites: Sites, mortal, regis
         sites.api.remove_image(image)
 
 
-def test_one_container_that_cannot_be_looked_at(sites: Sites, proxy: Proxy):
+def test_one_container_that_cannot_be_looked_at(proxy: Proxy, sites: Sites):
     """It keeps no other job's end from being seen, and its own is seen as soon as it can be."""
     site = sites.open(docker_host=proxy.host)
     other, broken = launch_waiting(site, 2)  # the engine lists the newest first
@@ -363,7 +363,7 @@ def test_one_container_that_cannot_be_looked_at(sites: Sites, proxy: Proxy):
     assert broken.wait(DEADLINE).exit_code == 11
 
 
-def test_a_kill_that_the_engine_fails_to_do(sites: Sites, proxy: Proxy):
+def test_a_kill_that_the_engine_fails_to_do(proxy: Proxy, sites: Sites):
     """It is sent again: a job that does not end when it is asked to is ended in the end."""
     handle = sites.open(docker_host=proxy.host).launch(sh("trap '' TERM; touch ready; while :; do sleep 1; done"))
     until((handle.job_dir / "ready").exists, "the job is ready")
@@ -375,7 +375,7 @@ def test_a_kill_that_the_engine_fails_to_do(sites: Sites, proxy: Proxy):
     assert end_of(handle.wait(DEADLINE)) == ("ABORTED", "Aborted", 9, 137)
 
 
-def test_a_stop_that_came_during_the_start_is_not_lost(sites: Sites, proxy: Proxy, monkeypatch: pytest.MonkeyPatch):
+def test_a_stop_that_came_during_the_start_is_not_lost(proxy: Proxy, sites: Sites, monkeypatch: pytest.MonkeyPatch):
     """Also if the engine fails just when the job has been started, and the stop was to be sent."""
     site, launched, start, handles = sites.open(docker_host=proxy.host), threading.Event(), Engine.start, []
 
