@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siteward import FailureReport, JobRef, JobState, StoreError, Usage, ended
+from siteward import FailureReport, JobRef, JobState, Reason, StoreError, Usage, ended
 from siteward.store import DRIVEN, Phase, Store
 
 from .fake import Child
@@ -129,6 +129,14 @@ def test_the_history_is_in_order_and_in_words(store):
     assert [event.kind for event in events] == ["launching", "launched", "running", "ended", "cannot collect"]
     assert events[3].message == "FAILED (Error): the job exited with code 3"
     assert store.events("nobody") == []
+
+
+def test_a_job_that_ended_in_the_queue_was_never_launching(store):
+    """Its history does not change with its end."""
+    store.insert("a", **{**ROW, "phase": Phase.QUEUED}, job={"name": "a"})
+    result = ended(reason=Reason.ABORTED, message="not started")
+    store.update("a", result=result, state=result.state, phase=Phase.REPORTED, ended_at=4e9)
+    assert [event.kind for event in store.events("a")] == ["queued", "ended"]
 
 
 def test_deleting_forgets_the_history_too(store):

@@ -316,9 +316,7 @@ class Store:
         with self._lock, _translated(self.path):
             query = "SELECT at, kind, message FROM events WHERE job_id=? ORDER BY rowid"
             events = [Event(at=at, kind=kind, message=words) for at, kind, words in self._db.execute(query, (job_id,))]
-        first = (
-            "queued" if any(event.kind == "admitted" for event in events) or row.phase is Phase.QUEUED else "launching"
-        )
+        first = "queued" if row.job is not None else "launching"
         told: list[tuple[float | None, str, str]] = [
             (row.created_at, first, f"on {row.backend}"),
             (row.launched_at, "launched", ""),

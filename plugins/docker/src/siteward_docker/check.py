@@ -22,7 +22,7 @@ def check_engine(engine: Engine, options: SiteOptions) -> list[Finding]:
         findings += [_check_gpus(info, options), _check_disk(info), *_check_init(info)]
         return findings + _check_image(engine, options)
     except BackendError as error:
-        remedy = "Start the engine, or set docker_host in the site file; the user needs the right to use its socket."
+        remedy = "See that `docker version` works for the account that runs siteward."
         return [Finding(level="fail", subject="engine", message=str(error), remedy=remedy)]
 
 

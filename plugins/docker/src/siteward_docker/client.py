@@ -68,7 +68,7 @@ class Engine:
     @property
     def address(self) -> str:
         """Where the engine is, in words."""
-        return self._host or os.environ.get("DOCKER_HOST") or "of the docker command"
+        return self._host or os.environ.get("DOCKER_HOST") or _context_host() or "unix:///var/run/docker.sock"
 
     # --- connecting and errors ------------------------------------------------------------------------------
 
@@ -309,6 +309,14 @@ class LogStream(_Stream):
                 time, _, text = data[begin:at].partition(b" ")
                 yield time.decode("ascii", "replace"), text
             rest = data[at:]
+
+
+def _context_host() -> str | None:
+    from docker.context import ContextAPI
+
+    with suppress(Exception):  # whatever is wrong with it is told when it is used
+        return str(ContextAPI.get_current_context().Host)
+    return None
 
 
 def _checked(response: requests.Response) -> requests.Response:

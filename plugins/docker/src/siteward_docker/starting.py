@@ -206,7 +206,10 @@ class Starts:
         """Pull a job's image; return what went wrong, None if nothing."""
         image = waiting.body["Image"]
         if self._pull_policy == "never":
-            return f"image {image} not found on the engine, and the site's pull policy is never"
+            return (
+                f"image {image} not found on the engine, and the site's pull policy is never. Whoever runs the site can"
+                f" bring it there (docker pull {image}, docker load), or set pull: missing"
+            )
         layers: dict[str, tuple[int, int]] = {}
         told = 0.0
         try:
