@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from common import Figures, cpu_and_memory, idle_cpu, installed, print_json, scratch, side_by_side
 from floor import Floor
 
 from siteward import Job, Site, SiteFile
@@ -136,7 +135,7 @@ class PsiJ(Subprocess):
         return job
 
 
-def contenders(folder: Path) -> Iterator[Any]:
+def contenders(folder: Path) -> list[Any]:
     """Make every contender that is installed, raw ``subprocess`` first."""
     makers: list[Callable[[], Any]] = [
         Subprocess,
@@ -146,11 +145,7 @@ def contenders(folder: Path) -> Iterator[Any]:
         NVFlare,
         PsiJ,
     ]
-    for make in makers:
-        try:
-            yield make()
-        except ImportError as error:
-            print(f"left out: {error.name} is not installed", file=sys.stderr)
+    return list(installed(makers))
 
 
 def sequential(each: Any, jobs: int) -> float:
@@ -201,12 +196,6 @@ def ours(site: Site) -> list[psutil.Process]:
     return [psutil.Process(), *keepers]
 
 
-def cpu_and_memory(processes: list[psutil.Process]) -> tuple[float, int]:
-    """Return CPU seconds so far and resident bytes, summed."""
-    times = [process.cpu_times() for process in processes]
-    return sum(each.user + each.system for each in times), sum(each.memory_info().rss for each in processes)
-
-
 def live_jobs(count: int, seconds: float) -> dict[str, float]:
     """Keep ``count`` jobs alive: idle CPU (per cent of one core) and memory of ours per job."""
     with scratch() as folder:
@@ -216,55 +205,32 @@ def live_jobs(count: int, seconds: float) -> dict[str, float]:
         handles = [each.start(["/bin/sleep", "600"]) for _ in range(count)]
         processes = ours(each.site)
         time.sleep(1)
-        cpu, after = cpu_and_memory(processes)
-        time.sleep(seconds)
-        idle = cpu_and_memory(processes)[0] - cpu
+        _, after = cpu_and_memory(processes)
+        idle = idle_cpu(lambda: cpu_and_memory(processes)[0], seconds)
         for handle in [warm, *handles]:
             handle.terminate(grace=0)
         for handle in [warm, *handles]:
             handle.wait()
         each.close()
-    return {"jobs": count, "idle_cpu_percent": 100 * idle / seconds, "kb_per_job": (after - before) / count / 1000}
+    return {"jobs": count, "idle_cpu_percent": idle, "kb_per_job": (after - before) / count / 1000}
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Give a folder that is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="siteward-bench-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def measure(jobs: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+def measure(jobs: int, rounds: int) -> Figures:
     """Run all contenders in turn; figures by measure and contender, each with its ratio to raw."""
-    figures: dict[str, dict[str, list[float]]] = {"sequential": {}, "concurrent": {}, "detection_ms": {}}
     with scratch() as folder:
         stamp = make_stamp(folder)
-        every = list(contenders(folder))
+        every = contenders(folder)
         for each in every:
             sequential(each, 20)
-        for _ in range(rounds):
-            for each in every:
-                figures["sequential"].setdefault(each.name, []).append(sequential(each, jobs))
-            for each in every:
-                figures["concurrent"].setdefault(each.name, []).append(concurrent(each, jobs))
-            for each in every:
-                figures["detection_ms"].setdefault(each.name, []).append(detection(each, stamp, folder))
+        measures: list[Callable[[Any], dict[str, float]]] = [
+            lambda each: {"sequential": sequential(each, jobs)},
+            lambda each: {"concurrent": concurrent(each, jobs)},
+            lambda each: {"detection_ms": detection(each, stamp, folder)},
+        ]
+        figures = side_by_side(every, measures, rounds)
         for each in every:
             each.close()
-    raw = Subprocess.name
-    return {
-        measure: {
-            name: {
-                "median": statistics.median(values),
-                "ratio": statistics.median(a / b for a, b in zip(values, by_name[raw], strict=True)),
-            }
-            for name, values in by_name.items()
-        }
-        for measure, by_name in figures.items()
-    }
+    return figures
 
 
 def main() -> None:
@@ -292,9 +258,7 @@ def main() -> None:
             f"{live['jobs']} live jobs: idle CPU of launcher and keeper {live['idle_cpu_percent']:.2f} % of a core, "
             f"{live['kb_per_job']:.1f} KB each"
         )
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures))
+    print_json(figures, options.json)
 
 
 if __name__ == "__main__":

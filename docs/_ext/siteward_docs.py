@@ -1,7 +1,7 @@
 """Directives that write the reference from the code: options, ends, errors, promises.
 
 - ``siteward-options:: siteward.Job``: the fields of an attrs class, from their types, defaults and ``help``.
-- ``siteward-backend:: process``: the three option classes of an installed backend.
+- ``siteward-backend:: process``: the three option classes of an installed backend, and the blocks inside them.
 - ``siteward-ends::``: every reason with its state and wire code.
 - ``siteward-phases::``: every phase of a job.
 - ``siteward-error-tree::``: the tree at the top of ``siteward.errors``.
@@ -128,6 +128,18 @@ def _row(cells: Sequence[str]) -> nodes.row:
     return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *inline(cell))) for cell in cells))
 
 
+def blocks_of(cls: type[Any]) -> Iterator[tuple[str, type[Any]]]:
+    """Return the keys whose values are blocks with keys of their own: the key, and the class of its blocks."""
+    hints = get_type_hints(cls)
+    for field in fields_of(cls):
+        left = [hints[field.name]]
+        while left:
+            type_ = left.pop()
+            left += get_args(type_)
+            if attrs.has(type_):
+                yield field.name, type_
+
+
 def options_table(cls: type[Any]) -> nodes.Node:
     """Make the table of what a block of a file may hold; every key needs its `help`."""
     hints = get_type_hints(cls)
@@ -171,6 +183,9 @@ class Backend(SphinxDirective):
             found.append(nodes.paragraph("", "", *inline(f"{words} nothing." if empty else words)))
             if not empty:
                 found.append(options_table(options))
+                for key, block in blocks_of(options):
+                    found.append(nodes.paragraph("", "", *inline(f"Each of `{key}`:")))
+                    found.append(options_table(block))
         return found
 
 
