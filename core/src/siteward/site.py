@@ -16,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from siteward.adoption import Adopter
+from siteward.ends import JobState
 from siteward.errors import BackendError
 from siteward.handle import Handle
 from siteward.job import Job
@@ -202,7 +203,7 @@ class Site:
     def gc(self, *, dry_run: bool = False, running: bool = False) -> list[Garbage]:
         """Remove what retention (``keep``) no longer holds, orphans on platforms, and folders of no job.
 
-        Orphans are jobs on a platform that the store does not know; running ones are ended only with ``running``.
+        Orphans are jobs on a platform that the store does not know; those that run are ended only with ``running``.
         """
         garbage = self._old_jobs()
         for each in garbage:
@@ -256,13 +257,14 @@ class Site:
         row = self._parts.store.get(ref.job_id)
         if row is not None and not row.done:
             return []
-        alive = not launcher.poll(ref).state.ended
-        if alive and not running:
+        status = launcher.poll(ref)
+        never_ran = status.state is JobState.PENDING and status.reachable
+        if not (status.state.ended or never_ran or running):
             return []
         if not dry_run:
-            if alive:
+            if not status.state.ended:
                 launcher.terminate(ref, self._parts.file.grace)
             launcher.remove(ref)
         known = "its end is stored" if row is not None else "it is no job of this site's store"
-        words = f"{'runs' if alive else 'ended'} on {launcher.name}, and {known}"
+        words = f"{'ended' if status.state.ended else 'waits' if never_ran else 'runs'} on {launcher.name}, and {known}"
         return [Garbage(kind="orphan", job_id=ref.job_id, reason=words)]

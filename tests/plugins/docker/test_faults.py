@@ -166,6 +166,33 @@ site.launch(Job.from_mapping(json.load(sys.stdin))).wait(60)
 """
 
 
+def test_gc_takes_what_was_never_started(sites: Sites):
+    """With the store lost, a container that nobody will start is left over like one that has ended."""
+    job = json.dumps({"name": "test", "id": "half", "command": ["true"]})
+    subprocess.run([sys.executable, "-c", KILLED_BEFORE_START, sites.file()], input=job, text=True, check=False)
+    (sites.folder / "state").rename(sites.folder / "lost")
+    assert [(each.kind, each.job_id) for each in sites.open().gc()] == [("orphan", "half")]
+    assert sites.api.containers(all=True, filters={"label": ["siteward.job-id=half"]}) == []
+
+
+def test_a_copy_of_a_jobs_container_is_not_the_job(sites: Sites, mortal):
+    """Somebody commits a running job's container and runs that: labels are copied too, but it is not the job."""
+    site = sites.open()
+    (handle,) = launch_waiting(site, 1)
+    sites.api.commit(sites.container(handle)["Id"], "siteward-test/copy", "1")
+    try:
+        copy = sites.api.create_container("siteward-test/copy:1", ["sh", "-c", "exit 3"], entrypoint=[])["Id"]
+        sites.api.start(copy)
+        until(lambda: sites.api.inspect_container(copy)["State"]["Status"] == "exited", "the copy ends")
+        sites.api.remove_container(copy)
+        assert not handle.done()
+        let_go([handle])
+        assert handle.wait(DEADLINE).exit_code == 10
+    finally:
+        until(lambda: not sites.containers(handle), "the containers are removed")
+        sites.api.remove_image("siteward-test/copy:1", force=True)
+
+
 def test_what_a_killed_parent_left_is_swept(sites: Sites, monkeypatch: pytest.MonkeyPatch):
     """A secret in memory and a note, of a job that never came to be, do not stay for ever."""
     monkeypatch.setenv("DB", "secret")

@@ -115,13 +115,16 @@ class News:
         """Tell of a job, whoever launched it."""
         name = ref.data["name"]
         with self.changed:
+            known = self._known.get(name, ref)
+            if None not in (ids := {known.data["id"], ref.data["id"]}) and len(ids) > 1:
+                return  # a copy of the job's container that somebody made, labels and all
             if status.state.ended:
                 self._known.pop(name, None)
                 if name in self._ended:  # the list and the event told of the same end
                     return
                 self._ended.add(name)
             elif name not in self._ended:  # also what another process launched: it may be this one's by now
-                self._known.setdefault(name, ref)
+                self._known[name] = ref if ref.data["id"] is not None else known
             self.changed.notify_all()
         publisher = self._publisher
         if publisher is not None:
