@@ -13,7 +13,9 @@ from siteward_docker.options import JobOptions, SiteOptions, StudyOptions, parse
 GIB = 2**30
 
 
-def make(job=None, site=None, study=None, host_config=None, secret_env=None, secret_files=None, **fields):
+def make(
+    job=None, site=None, study=None, host_config=None, secret_env=None, secret_files=None, default_runtime="", **fields
+):
     """Return the create call for a job, options read as from files."""
     site_options = read(SiteOptions, {"default_image": "img:1", **(site or {})})
     request = JobRequest(
@@ -37,7 +39,12 @@ def make(job=None, site=None, study=None, host_config=None, secret_env=None, sec
         host_config=host_config or {},
     )
     return build.container(
-        request, place, secret_env=secret_env or {}, secret_files=secret_files or {}, study_host_config={}
+        request,
+        place,
+        secret_env=secret_env or {},
+        secret_files=secret_files or {},
+        study_host_config={},
+        default_runtime=default_runtime,
     )
 
 
@@ -164,12 +171,18 @@ def test_gpus():
 
 
 def test_no_variable_gives_a_job_gpus():
-    """Where NVIDIA's runtime is the engine's usual one, it would: only the site's own docker block may say so."""
+    """With NVIDIA's runtime it would: there only the site's own docker block may say so. Elsewhere it is left alone."""
     wanted, none = {"NVIDIA_VISIBLE_DEVICES": "all"}, "NVIDIA_VISIBLE_DEVICES=void"
-    assert none in make(env=wanted)["Env"]
-    assert none in make({"num_of_gpus": 0})["Env"]
-    assert not [each for each in make({"num_of_gpus": 1}, env=wanted)["Env"] if each.startswith("NVIDIA_")]
-    assert "NVIDIA_VISIBLE_DEVICES=1" in make(site={"env": {"NVIDIA_VISIBLE_DEVICES": "1"}}, env=wanted)["Env"]
+    nvidia = {"default_runtime": "nvidia"}
+    assert none in make(env=wanted, **nvidia)["Env"]
+    assert none in make(env=wanted, host_config={"Runtime": "nvidia"})["Env"]
+    assert none in make({"num_of_gpus": 0}, **nvidia)["Env"]
+    env = make({"num_of_gpus": 1}, env=wanted, **nvidia)["Env"]
+    assert not [each for each in env if each.startswith("NVIDIA_")]
+    site = {"env": {"NVIDIA_VISIBLE_DEVICES": "1"}}
+    assert "NVIDIA_VISIBLE_DEVICES=1" in make(site=site, env=wanted, **nvidia)["Env"]
+    assert "NVIDIA_VISIBLE_DEVICES=all" in make(env=wanted, default_runtime="runc")["Env"]
+    assert not [each for each in make(default_runtime="runc")["Env"] if each.startswith("NVIDIA_")]
 
 
 def test_a_study_brings_its_data_and_secrets():

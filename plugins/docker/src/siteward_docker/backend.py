@@ -132,6 +132,7 @@ class Backend:
             secret_env={variable: self._secret(each.source) for variable, each in study.secret_env.items()},
             secret_files=self._secrets.write(name, secret_files, self._place.user),
             study_host_config=_host_config(study.docker_kwargs),
+            default_runtime=self._engine.default_runtime(),
         )
 
     def _secret(self, name: str) -> str:

@@ -20,7 +20,7 @@ DATA_DIR = "/data"
 OWNER, SITE, JOB_ID, ATTEMPT = "siteward.owner", "siteward.site", "siteward.job-id", "siteward.attempt"
 NOBODY = (65534, 65534)
 _NAME_LENGTH, _DIGITS = 63, 12
-# Where NVIDIA's is the engine's usual runtime, this variable alone, a job's or an image's, gives a container devices.
+# With NVIDIA's runtime this variable alone, a job's or an image's, gives a container devices.
 _GPUS_SEEN = "NVIDIA_VISIBLE_DEVICES"
 # The engine's usual driver, json-file, keeps no bytes that are not UTF-8. Of very much output the last is kept.
 _LOG_CONFIG = {"Type": "local", "Config": {"max-size": "64m", "max-file": "3"}}
@@ -125,10 +125,12 @@ def container(
     secret_env: Mapping[str, str],
     secret_files: Mapping[str, str],
     study_host_config: Mapping[str, Any],
+    default_runtime: str = "",
 ) -> dict[str, Any]:
     """Return the body of the engine's create call; LaunchRefused when the job asks for more than the site allows.
 
-    ``secret_env`` is variable to value, ``secret_files`` a path in the container to the file's path at the site.
+    ``secret_env`` is variable to value, ``secret_files`` a path in the container to the file's path at the site;
+    ``default_runtime`` is what the engine runs containers with.
     """
     study = request.study or StudyOptions()
     options: JobOptions = request.options
@@ -139,7 +141,8 @@ def container(
     kwargs = {**place.options.container_kwargs, **study.docker_kwargs}
     host_config = _host_config(request, place, study, secret_files, study_host_config)
     environment = _environment(request, place, study, secret_env)
-    _hide_gpus(environment, request, {**place.options.env, **study.env}, bool(host_config.get("DeviceRequests")))
+    if "nvidia" in str(host_config.get("Runtime") or default_runtime):
+        _hide_gpus(environment, request, {**place.options.env, **study.env}, bool(host_config.get("DeviceRequests")))
     return {
         "Image": image_of(request, place.options),
         "Entrypoint": run[:1],

@@ -64,6 +64,7 @@ class Engine:
         self._logins = logins
         self._lock = threading.Lock()
         self._api: docker.APIClient | None = None
+        self._runtime: str | None = None
 
     @property
     def address(self) -> str:
@@ -232,6 +233,12 @@ class Engine:
         with self._asking() as api:
             found: Info = api.info()
             return found
+
+    def default_runtime(self) -> str:
+        """Return what the engine runs containers with; asked once."""
+        if self._runtime is None:
+            self._runtime = str(self.info().get("DefaultRuntime") or "")
+        return self._runtime
 
     def networks(self) -> list[str]:
         """Return the names of the engine's networks."""

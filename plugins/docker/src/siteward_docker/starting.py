@@ -61,6 +61,7 @@ class Starts:
         self._publish = publish
         self._log = log
         self._waiting: dict[str, Waiting] = {}
+        self._new: set[str] = set()
         self._todo: SimpleQueue[tuple[Waiting, Bring] | None] = SimpleQueue()
         self._pullers: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -95,6 +96,8 @@ class Starts:
             if not is_same_job(found["Config"].get("Labels"), body["Labels"]):
                 raise LaunchRefused(f"there is a container {name!r} that is not of this job: {error}") from error
             container = str(found["Id"])
+        else:
+            self._new.add(name)
         self._absences.forget(name)
         return container
 
@@ -110,17 +113,22 @@ class Starts:
             self._todo.put((waiting, bring))
             self._have_pullers()
             return
+        is_new = ref.data["name"] in self._new
+        self._new.discard(ref.data["name"])
         with self._stops.starting(ref) as may_start:
-            if may_start:
-                self._start(ref, bring)
-        self._tell(ref)
+            started = may_start and self._start(ref, bring, is_new=is_new)
+        if not started:
+            self._tell(ref)
 
-    def _start(self, ref: JobRef, bring: Bring) -> None:
+    def _start(self, ref: JobRef, bring: Bring, *, is_new: bool = False) -> bool:
+        """Start a container that is not yet; whether that was done: what happens then the engine's events tell."""
         container = container_of(ref)
         try:
-            if self._engine.inspect(container)["State"]["Status"] == "created":
+            # Only one that was created just now needs no look: starting one that has ended would run it again.
+            if is_new or self._engine.inspect(container)["State"]["Status"] == "created":
                 bring(container)
                 self._engine.start(container)
+                return True
         except Unreachable:
             raise
         except Missing:
@@ -131,6 +139,7 @@ class Starts:
                 raise
             # The engine keeps in the container why it did not start.
             self._log.info("container %s cannot be started: %s", ref.data["name"], error)
+        return False
 
     def cancel(self, name: str) -> None:
         """Give up a job that waits for its image."""
