@@ -96,9 +96,16 @@ class Devkube:
     def _add_bridge(self) -> None:
         place = self.place
         _ip("link", "add", place.bridge, "type", "bridge")
-        for address in (f"{place.gateway}/17", f"{place.service}/32"):
-            _ip("address", "add", address, "dev", place.bridge)
-        _ip("link", "set", place.bridge, "up")
+        _ip("address", "add", f"{place.gateway}/16", "dev", place.bridge)
+        # The API server's address for pods is in a network of its own, where port 443 is free.
+        _ip("netns", "add", place.name)
+        outside, inside = f"{place.bridge}-api", ("-netns", place.name)
+        _ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", place.name)
+        _ip("link", "set", outside, "master", place.bridge)
+        _ip(*inside, "address", "add", f"{place.service}/16", "dev", "eth0")
+        _ip(*inside, "link", "set", "eth0", "up")
+        for link in (place.bridge, outside):
+            _ip("link", "set", link, "up")
 
     def _add_groups(self) -> None:
         """Add the control group that holds all pods; in the first version, one in each hierarchy."""
@@ -151,8 +158,11 @@ class Devkube:
         end_all(members(groups), signal.SIGKILL)
         unmount_below(place.folder, place.run_dir)
         remove_groups(groups)
-        if place.bridge in psutil.net_if_addrs():
-            _ip("link", "delete", place.bridge)
+        for link in (f"{place.bridge}-api", place.bridge):
+            if Path("/sys/class/net", link).exists():
+                _ip("link", "delete", link)
+        if Path("/run/netns", place.name).exists():
+            _ip("netns", "delete", place.name)
         links = _LOGS.iterdir() if _LOGS.is_dir() else ()
         results = Path("/var/lib/cni/results").glob(f"{place.name}-*")
         for file in [link for link in links if str(place.folder) in str(link.readlink())] + list(results):
@@ -163,7 +173,8 @@ class Devkube:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
 
     def _processes(self, *names: str) -> Iterator[psutil.Process]:
-        return processes_naming([f"{self.place.run_dir}/", f"{self.place.folder}/"], names)
+        place = self.place
+        return processes_naming([f"{place.run_dir}/", f"{place.folder}/", f"/run/netns/{place.name} "], names)
 
 
 def start() -> Devkube:

@@ -61,6 +61,11 @@ class Place:
         return f"10.{200 + self.number}.0.1"
 
     @property
+    def last_pod(self) -> str:
+        """The last address that a pod may have."""
+        return f"10.{200 + self.number}.127.254"
+
+    @property
     def service(self) -> str:
         """The address of the API server for pods, on port 443."""
         return f"10.{200 + self.number}.128.1"
@@ -125,7 +130,13 @@ def commands(place: Place) -> dict[str, list[str]]:
             "--use-service-account-credentials",
         ],
         "scheduler": [devkube, "scheduler", *controlling, f"--secure-port={place.scheduler_port}"],
-        "forward": [devkube, "forward", f"{place.service}:443", f"127.0.0.1:{place.api_port}"],
+        "forward": [
+            devkube,
+            "forward",
+            f"/run/netns/{place.name}",
+            f"{place.service}:443",
+            f"127.0.0.1:{place.api_port}",
+        ],
         "containerd": [str(place.programs / "containerd"), f"--config={place.folder}/containerd.toml"],
         "kubelet": [
             *(devkube, "kubelet", f"--config={place.folder}/kubelet.json", f"--kubeconfig={place.node_kubeconfig}"),
@@ -157,12 +168,16 @@ state = "{place.run_dir}/containerd"
 
 
 def network(place: Place) -> dict[str, Any]:
-    """Return the pods' network: a bridge of which this machine is the gateway, and no way out from there."""
+    """Return the pods' network: a bridge of which this machine is the gateway, and no way out from there.
+
+    The services' addresses are in it, beyond those for pods.
+    """
     # Not isGateway: the plugin would make the machine forward packets, for good.
+    pods = {"subnet": f"10.{200 + place.number}.0.0/16", "gateway": place.gateway, "rangeEnd": place.last_pod}
     addresses = {
         "type": "host-local",
         "dataDir": str(place.run_dir / "addresses"),
-        "ranges": [[{"subnet": f"10.{200 + place.number}.0.0/17", "gateway": place.gateway}]],
+        "ranges": [[pods]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     bridge = {"type": "bridge", "bridge": place.bridge, "hairpinMode": True, "ipam": addresses}

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	"golang.org/x/sys/unix"
 	"k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -21,13 +23,40 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"
 )
 
+// listenIn listens in a network namespace: its socket belongs there, and the process stays where it is.
+func listenIn(namespace, address string) (net.Listener, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer here.Close()
+	there, err := os.Open(namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", address)
+	if back := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(back)
+	}
+	return listener, err
+}
+
 // forward stands in for kube-proxy, for the one service that pods need: the API server's.
-func forward(listen, target string) error {
-	listener, err := net.Listen("tcp", listen)
-	for err == nil {
-		var client net.Conn
-		if client, err = listener.Accept(); err != nil {
-			break
+func forward(namespace, address, target string) error {
+	listener, err := listenIn(namespace, address)
+	if err != nil {
+		return err
+	}
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return err
 		}
 		go func() {
 			defer client.Close()
@@ -43,7 +72,6 @@ func forward(listen, target string) error {
 			io.Copy(client, server)
 		}()
 	}
-	return err
 }
 
 func main() {
@@ -67,7 +95,7 @@ func main() {
 	case "kubectl":
 		os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand()))
 	case "forward":
-		fmt.Fprintln(os.Stderr, forward(os.Args[1], os.Args[2]))
+		fmt.Fprintln(os.Stderr, forward(os.Args[1], os.Args[2], os.Args[3]))
 		os.Exit(1)
 	default:
 		fmt.Fprintln(os.Stderr, "unknown role", role)
