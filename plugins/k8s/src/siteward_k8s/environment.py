@@ -37,17 +37,18 @@ def environment(
     own = {**site.env, **study.env}
     found: dict[str, Any] = {"HOME": {"name": "HOME", "value": "/tmp"}}  # noqa: S108  # the user has none in the image
     found.update({each["name"]: each for each in template})
-    trusted = {*found, *own}
-    for name, value in {**own, **_job_variables(request)}.items():
-        if name == GPUS_SEEN and name in trusted:
-            value = own.get(name)
-        if name in request.secrets:
+    site_says = GPUS_SEEN in {*found, *own, *study.secret_env}
+    jobs = _job_variables(request)
+    if site_says:
+        jobs.pop(GPUS_SEEN, None)
+    for name, value in {**own, **jobs}.items():
+        if name in request.secrets and name in jobs:
             found[name] = _of_secret(name, secret, name)
-        elif value is not None:
+        else:
             found[name] = {"name": name, "value": literal(value)}
     for name, source in study.secret_env.items():
         found[name] = _of_secret(name, source.source, source.key)
-    if GPUS_SEEN not in trusted:
+    if not site_says:
         _hide_gpus(found, site, has_gpus)
     if request.module is not None and _PATH in found:
         found[_PATH] = _with_job_dir(found[_PATH], warnings)
@@ -59,7 +60,7 @@ def _job_variables(request: JobRequest) -> dict[str, str]:
     found = request.environment(JOB_DIR)
     if request.allocation is not None and request.allocation.devices:
         for name in request.allocation.env:
-            if name.endswith("_VISIBLE_DEVICES"):
+            if name.endswith("_VISIBLE_DEVICES") and name not in request.secrets:
                 found.pop(name, None)
     return found
 

@@ -1,7 +1,7 @@
 """Putting what siteward decides into a pod template: what is whose, item by item. Pure; nothing given is changed.
 
-The template comes first and keeps its order. Where both speak of one thing siteward's word counts, and a warning says so
-unless that is what a template is for (the job's image, command and name).
+The template comes first and keeps its order. Where both speak of one thing siteward's word counts, and a warning says
+so, unless that is what a template is for (the job's image, command and name).
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def security(default: Block, template: Block | None, site: Block, where: str, wa
 def resources(template: Block | None, requests: Block, limits: Block, caps: Block) -> dict[str, Any]:
     """Return a container's resources, the job's over the template's.
 
-    ``caps`` are limits of resources that neither speaks of. To such a job nothing of them is reserved: without a request
-    of our own, Kubernetes would reserve the whole limit.
+    ``caps`` are limits of resources that neither speaks of. Nothing of them is reserved for such a job: without a
+    request of our own, Kubernetes would reserve the whole limit.
     """
     found = {**(template or {})}
     said_requests, said_limits = found.get("requests") or {}, found.get("limits") or {}
     open_caps = {key: cap for key, cap in caps.items() if key not in said_limits and key not in said_requests}
-    found["requests"] = {**{key: "0" for key in open_caps}, **said_requests, **requests}
+    found["requests"] = {**dict.fromkeys(open_caps, "0"), **said_requests, **requests}
     found["limits"] = {**said_limits, **open_caps, **limits}
     return {key: value for key, value in found.items() if value}
