@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from siteward.handle import Handle
     from siteward.hookspecs import API, Publish, hookimpl
     from siteward.job import Job
+    from siteward.later import Later
     from siteward.launching import Prepared
     from siteward.names import safe_name
     from siteward.plugins import Plugins
@@ -69,6 +70,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Judgement",
+    "Later",
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
@@ -124,6 +126,7 @@ _HOMES = {
     "handle": "Handle",
     "hookspecs": "API Publish hookimpl",
     "job": "Job",
+    "later": "Later",
     "names": "safe_name",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
