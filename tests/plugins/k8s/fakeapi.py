@@ -19,7 +19,7 @@ class FakeApi:
     """Pods, events and nodes as a server keeps them. Selectors are ignored; every change gets a version of its own.
 
     Faults are set as attributes: ``refuse(verb, path) -> (status, headers) | None`` answers in place of everything,
-    ``silent`` lets watches open and bring nothing, ``is_down`` hangs up on everybody. ``requests`` has the verbs
+    ``silent`` lets watches open and bring nothing, ``is_down`` hangs up on everybody, and ``turned_away`` counts those. ``requests`` has the verbs
     (``list``, ``watch``, ``get``, ``patch``, ``delete``) and paths of all requests that were let in.
     """
 
@@ -30,6 +30,7 @@ class FakeApi:
         self.refuse: Callable[[str, str], tuple[int, dict[str, str]] | None] = lambda _verb, _path: None
         self.silent = False
         self.is_down = False
+        self.turned_away = 0
         self.changed = threading.Condition()
         self._history: list[tuple[int, str, str, dict[str, Any]]] = []
         self._version = 100
@@ -44,6 +45,15 @@ class FakeApi:
     def url(self) -> str:
         """Where it is."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def kubeconfig(self) -> str:
+        """Return a kubeconfig that leads here."""
+        named = {
+            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "users": [{"name": "fake", "user": {}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        }
+        return json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "fake", **named})
 
     def close(self) -> None:
         """Hang up and stop."""
@@ -183,6 +193,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 verb = "watch" if query.get("watch") == "true" else "list"
             if api.is_down:
                 self.close_connection = True
+                with api.changed:
+                    api.turned_away += 1
+                    api.changed.notify_all()
                 return
             with api.changed:
                 api.requests.append((verb, url.path))
