@@ -19,7 +19,8 @@ class FakeApi:
     """Pods, events and nodes as a server keeps them. Selectors are ignored; every change gets a version of its own.
 
     Faults are set as attributes: ``refuse(verb, path) -> (status, headers) | None`` answers in place of everything,
-    ``silent`` lets watches open and bring nothing, ``is_down`` hangs up on everybody, and ``turned_away`` counts those. ``requests`` has the verbs
+    ``silent`` lets watches open and bring nothing, ``is_down`` hangs up on everybody, and
+    ``turned_away`` counts those. ``requests`` has the verbs
     (``list``, ``watch``, ``get``, ``patch``, ``delete``) and paths of all requests that were let in.
     """
 

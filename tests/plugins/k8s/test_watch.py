@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ def test_bookmarks_move_it_on(api, watch, ears):
 
 @pytest.mark.parametrize("inside", [False, True], ids=["at the start", "in the stream"])
 def test_410_begins_with_a_list_again(api, watch, ears, inside):
-    """Whether the server says Gone as its answer or as an event: pods are listed anew, and nobody hears of an outage."""
+    """Whether the server says Gone as its answer or as an event: pods are listed anew, and there was no outage."""
     watch()
     until(api, lambda: api.watching["pods"])
     if inside:
@@ -202,7 +203,7 @@ def test_a_storm_of_refusals_is_waited_out(api, watch, ears, status):
     api.refuse = refuse
     watch()
     until(api, lambda: api.watching["pods"])
-    assert all(later - earlier >= 1.0 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 1.0 for earlier, later in pairwise(times))
     api.put("pods", pod("a"))
     ears.until(lambda: ears.all("ADDED"))
     assert api.count("list") == 1
@@ -218,7 +219,7 @@ def test_tries_are_farther_and_farther_apart(api, watch, ears):
     api.drop()
     ears.until(lambda: ears.all("outage"))
     until(api, lambda: len(tries) >= 7)
-    pauses = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
     assert pauses[-1] > 0.1
 
 
