@@ -124,12 +124,10 @@ def check_datasets(datasets: Mapping[str, Any]) -> list[Problem] | None:
     words = "a dataset's name is 1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends"
     problems = [Problem(name, words) for name in datasets if not _DATASET.fullmatch(name)]
     for name, each in datasets.items():
-        if each.source.startswith("/"):
-            wrong = ".." in each.source.split("/") and f"expected a path without .., got {each.source!r}"
-        else:
-            wrong = check_object(each.source) and f"expected a claim's name or an absolute path, got {each.source!r}"
-        if wrong:
-            problems.append(Problem(f"{name}.source", wrong))
+        path = each.source.startswith("/")
+        if (".." in each.source.split("/")) if path else check_object(each.source):
+            words = "expected a claim's name, or an absolute path without .., got"
+            problems.append(Problem(f"{name}.source", f"{words} {each.source!r}"))
     return problems or None
 
 
