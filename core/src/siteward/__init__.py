@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from siteward.hookspecs import API, Publish, hookimpl
     from siteward.installation import installation_id
     from siteward.job import Job
+    from siteward.later import Later
     from siteward.launching import Prepared
     from siteward.names import safe_name
     from siteward.plugins import Plugins
@@ -70,6 +71,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Judgement",
+    "Later",
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
@@ -127,6 +129,7 @@ _HOMES = {
     "hookspecs": "API Publish hookimpl",
     "installation": "installation_id",
     "job": "Job",
+    "later": "Later",
     "names": "safe_name",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",

@@ -15,6 +15,7 @@ from siteward import (
     JobRef,
     JobRequest,
     JobStatus,
+    Later,
     LaunchRefused,
     LaunchUncertain,
     OptionsRefused,
@@ -30,7 +31,6 @@ from siteward import (
 from siteward_docker import build, options
 from siteward_docker.absent import Absences
 from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_config
-from siteward_docker.later import Later
 from siteward_docker.logs import read_logs
 from siteward_docker.news import News
 from siteward_docker.ownership import hand_over, user_of
