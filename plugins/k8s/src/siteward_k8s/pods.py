@@ -236,6 +236,13 @@ class Pods:
                 self._over.add(facts.uid)
             return record
 
+    def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
+        """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
+        with self.changed:
+            record = self._record(ref)
+            if record.facts is not None and record.end is None and not record.given_up:
+                self._verdicts.fail(record, reason, message, record.facts)
+
     # --- those that wait ------------------------------------------------------------------------------------
 
     def _assess(self, record: Record, *, stopped: bool) -> None:
