@@ -85,14 +85,11 @@ def _problems(template: Any) -> Iterator[Problem]:
     metadata, spec = template.get("metadata"), template.get("spec")
     yield from _maps("metadata", metadata, ("labels", "annotations"), text=True)
     yield from _maps("spec", spec, ("nodeSelector",), text=True)
-    if not isinstance(spec, Mapping):
-        return
-    yield from _maps("spec", spec, ("securityContext", "affinity", "overhead"))
-    broken = [problem for key in _SPEC_LISTS for problem in _mappings(f"spec.{key}", spec.get(key))]
-    yield from broken
-    if not broken:
-        yield from _pod_problems(spec)
-    if not broken and (words := _not_plain(template)):
+    if isinstance(spec, Mapping):
+        yield from _maps("spec", spec, ("securityContext", "affinity", "overhead"))
+        broken = [problem for key in _SPEC_LISTS for problem in _mappings(f"spec.{key}", spec.get(key))]
+        yield from broken or _pod_problems(spec)
+    if words := _not_plain(template):
         yield Problem("", words)
 
 
