@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from logging import Logger
 from typing import Any, Protocol
 
-from siteward_k8s.stream import Changes, Ears, Patience, Stream
+from siteward_k8s.reflector import Changes, Ears, Patience, Reflector
 
 CHUNK = 500
 # The server sends a bookmark each minute: a watch that brings nothing for longer is dead.
@@ -37,7 +37,7 @@ class Api(Protocol):
 
 
 class _Collection:
-    """A collection of one namespace, as a stream's source."""
+    """A collection of one namespace, as a reflector's source."""
 
     def __init__(
         self,
@@ -106,8 +106,8 @@ class Watch:
             on_change=lambda kind, event: None if kind == "DELETED" else on_event(event),
             on_forbidden=lambda error: log.warning("why pods do not start cannot be seen: %s", error),
         )
-        self._pods = Stream("siteward-k8s-pods", pods, pod_ears, log, patience)
-        self._events = Stream("siteward-k8s-events", events, event_ears, log, patience)
+        self._pods = Reflector("siteward-k8s-pods", pods, pod_ears, log, patience)
+        self._events = Reflector("siteward-k8s-events", events, event_ears, log, patience)
 
     def start(self) -> None:
         """Follow the pods."""
@@ -119,7 +119,7 @@ class Watch:
 
     def close(self) -> None:
         """Stop; when this returns, nothing is called any more."""
-        for stream in (self._pods, self._events):
-            stream.hang_up()
-        for stream in (self._pods, self._events):
-            stream.close()
+        for each in (self._pods, self._events):
+            each.hang_up()
+        for each in (self._pods, self._events):
+            each.close()

@@ -26,7 +26,7 @@ class Changes(Protocol):
 
 
 class Source(Protocol):
-    """What a stream follows."""
+    """What a reflector follows."""
 
     def list(self) -> tuple[list[dict[str, Any]], str]:
         """Return all objects there are, and the resource version of this state."""
@@ -37,7 +37,7 @@ class Source(Protocol):
 
 @frozen(kw_only=True)
 class Ears:
-    """Whom a stream calls, in its one thread. ``on_outage`` and ``on_return`` take turns, the former comes first.
+    """Whom a reflector calls, in its one thread. ``on_outage`` and ``on_return`` take turns, the former comes first.
 
     ``on_list`` gets every object there is, ``on_change`` the type (``ADDED``, ``MODIFIED``, ``DELETED``) and the
     object; ``on_forbidden`` is called once until it is allowed again.
@@ -52,7 +52,7 @@ class Ears:
 
 @frozen(kw_only=True)
 class Patience:
-    """How long a stream waits, in seconds: between tries, before it tells of an outage, and where it is forbidden."""
+    """Seconds that a reflector waits: between tries, until it tells of an outage, where it is forbidden."""
 
     first_pause: float = 0.1
     longest_pause: float = 8.0
@@ -61,7 +61,7 @@ class Patience:
     lived: float = 1.0
 
 
-class Stream:
+class Reflector:
     """Follows a source until it is closed, in a thread of its own from :meth:`start` on.
 
     It lists only at first and when it must: a watch that breaks goes on from the last resource version it has seen.
@@ -182,7 +182,7 @@ class Stream:
         return asked + pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        """Call one of the ears; what fails there is not the stream's."""
+        """Call one of the ears; what fails there is not the reflector's."""
         if self._closed.is_set():
             return
         try:
