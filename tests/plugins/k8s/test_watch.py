@@ -14,7 +14,7 @@ import pytest
 from siteward import BackendError
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Forbidden
-from siteward_k8s.stream import Patience
+from siteward_k8s.reflector import Patience
 from siteward_k8s.watch import Watch
 
 from .fakeapi import FakeApi

@@ -10,18 +10,17 @@ from typing import Any, Protocol
 
 from attrs import evolve
 
-from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason, ended
+from siteward import BackendError, JobRef, JobStatus, Later, Publish, Reason, ended
 from siteward_k8s.diagnose import finished, gone
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import read_event, read_pod
-from siteward_k8s.pending import Fail, Limits
+from siteward_k8s.pending import Limits
 from siteward_k8s.record import Record
 from siteward_k8s.tombs import Tombs
 from siteward_k8s.verdicts import Api, Verdicts
+from siteward_k8s.waiting import Waiting
 
 _LOOK_AGAIN = 5.0
-# A pod that starts as it should has started by then; why others do not is worth a stream of events.
-_SLOW = 2.0
 
 
 class Place(Protocol):
@@ -54,21 +53,20 @@ class Pods:
         self._place = place
         self._later = later
         self._is_stopped = is_stopped
-        self._want_events = want_events
+        self.changed = threading.Condition()
         self._verdicts = Verdicts(
             cluster,
             later,
             settle=self._settle,
             look_again=self._tell_surely,
-            publish=self.publish,
+            publish=self._publish,
             give_up=give_up,
             log=log,
         )
-        self.changed = threading.Condition()
+        self._waiting = Waiting(self.changed, later, self._verdicts, again=self._assess_again, want_events=want_events)
         self._publisher: Publish | None = None
         self._records: dict[str, Record] = {}
         self._over = Tombs()
-        self._out = self._watching_for_slow = False
 
     def begin(self, publish: Publish) -> None:
         """Publish from now on."""
@@ -105,7 +103,8 @@ class Pods:
         except Missing:
             return self._absent(record)
         except BackendError:
-            self._hold(record)
+            with self.changed:
+                self._waiting.hold(record)
             raise
         self._take(found, pod)
         return record.end or record.seen
@@ -126,27 +125,21 @@ class Pods:
             record.settle(status)
             return status
 
-    def _hold(self, record: Record) -> None:
-        with self.changed:
-            if record.clocks is not None:
-                record.clocks.pause(time.monotonic())
-                record.held = True
-
     # --- telling --------------------------------------------------------------------------------------------
 
     def tell(self, ref: JobRef) -> None:
         """Look at a job and publish what is seen."""
         self.publish(ref, self.look(ref))
 
-    def _tell_surely(self, ref: JobRef) -> None:
-        """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen."""
+    def _tell_surely(self, record: Record) -> bool:
+        """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen. Whether it was now."""
         try:
-            self.tell(ref)
+            self._publish(record, self.look(record.ref))
         except BackendError as error:
-            self.publish(ref, JobStatus(state=JobState.PENDING, reachable=False, message=str(error)))
-            with self.changed:
-                if (record := self._records.get(ref.data["name"])) is not None:
-                    self._look_later(record)
+            self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
+            self._look_later(record)
+            return False
+        return True
 
     def _look_later(self, record: Record) -> None:
         if not record.unseen:
@@ -155,13 +148,21 @@ class Pods:
 
     def _look_at_unseen(self, record: Record) -> None:
         record.unseen = False
-        if self._records.get(record.name) is record and record.end is None:
-            self._tell_surely(record.ref)
+        if self._records.get(record.name) is not record or record.end is not None:
+            return
+        if self._waiting.is_out:
+            self._look_later(record)
+        else:
+            self._tell_surely(record)
 
     def publish(self, ref: JobRef, status: JobStatus) -> None:
         """Tell of a job, whoever launched it; the same news is told once."""
         with self.changed:
             record = self._record(ref)
+        self._publish(record, status)
+
+    def _publish(self, record: Record, status: JobStatus) -> None:
+        with self.changed:
             if record.told == status or (record.told is not None and record.told.state.ended):
                 return
             if status.state.ended:
@@ -230,76 +231,24 @@ class Pods:
             if record is None:
                 record = self._records[facts.name] = Record(ref=ref)
             record.take(ref, pod, facts, deleted=deleted, ours=ours)
-            self._assess(record, stopped=ours)
+            self._waiting.assess(record, stopped=ours)
             if deleted and not record.mine:
                 del self._records[facts.name]
                 self._over.add(facts.uid)
             return record
 
-    def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
-        """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
-        with self.changed:
-            record = self._record(ref)
-            if record.facts is not None and record.end is None and not record.given_up:
-                self._verdicts.fail(record, reason, message, record.facts)
-
-    # --- those that wait ------------------------------------------------------------------------------------
-
-    def _assess(self, record: Record, *, stopped: bool) -> None:
-        """Judge a job that waits, if it is ours to judge and can be seen."""
-        facts = record.facts
-        if facts is None or record.given_up or not record.mine or self._out:
-            return
-        now = time.monotonic()
-        if record.held and record.clocks is not None:
-            record.held = False
-            record.clocks.resume(now)
-        if facts.deleting:
-            self._verdicts.mind_node(record)
-        elif not stopped:
-            verdict = record.assess(now, time.time())
-            if isinstance(verdict, Fail):
-                self._verdicts.fail(record, verdict.reason, verdict.message, facts)
-            elif record.seen.state is JobState.PENDING:
-                self._set_timer(record, now)
-                self._watch_for_slow()
-
-    def _set_timer(self, record: Record, now: float) -> None:
-        if record.due is not None and (record.timer is None or record.timer > record.due):
-            record.timer = record.due
-            self._later.call(record.due - now, lambda: self._on_time(record))
-
-    def _on_time(self, record: Record) -> None:
-        now = time.monotonic()
-        with self.changed:
-            if record.timer is None or record.timer > now or self._records.get(record.name) is not record:
-                return
-            record.timer = None
-        self._reassess(record)
-
-    def _reassess(self, record: Record) -> None:
+    def _assess_again(self, record: Record) -> None:
+        """Judge a job that waits because of the time or of what was said of it, and tell."""
         stopped = self._is_stopped(record.name)
         with self.changed:
-            self._assess(record, stopped=stopped)
-            status = record.seen
-        if self._publisher is not None and record.end is None and not record.given_up:
-            self.publish(record.ref, status)
+            if self._records.get(record.name) is not record:
+                return
+            self._waiting.assess(record, stopped=stopped)
+        self._publish_seen(record)
 
-    def _watch_for_slow(self) -> None:
-        if not self._watching_for_slow:
-            self._watching_for_slow = True
-            self._later.call(_SLOW, self._look_for_slow)
-
-    def _look_for_slow(self) -> None:
-        long_ago = time.monotonic() - _SLOW
-        with self.changed:
-            self._watching_for_slow = False
-            since = [each.waits_since for each in self._records.values() if each.waits_since is not None]
-            slow = any(each <= long_ago for each in since)
-            if since and not slow:
-                self._watch_for_slow()
-        if slow:
-            self._want_events()
+    def _publish_seen(self, record: Record) -> None:
+        if not record.given_up:
+            self._publish(record, record.end or record.seen)
 
     # --- the watch's calls ----------------------------------------------------------------------------------
 
@@ -312,10 +261,6 @@ class Pods:
         if record is not None:
             self._publish_seen(record)
 
-    def _publish_seen(self, record: Record) -> None:
-        if not record.given_up:
-            self.publish(record.ref, record.end or record.seen)
-
     def on_list(self, pods: Iterable[dict[str, Any]]) -> None:
         """Take in all pods there are, and look for those that should be there."""
         self._go_on()
@@ -325,10 +270,14 @@ class Pods:
             self.on_pod("LISTED", pod)
         with self.changed:
             missing = [each for each in self._records.values() if each.end is None and each.name not in names]
+        can_look = True
         for record in missing:
             if self._publisher is None:
                 return
-            self._tell_surely(record.ref)
+            if can_look:
+                can_look = self._tell_surely(record)
+            else:
+                self._look_later(record)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Take in what Kubernetes says of a pod."""
@@ -337,7 +286,7 @@ class Pods:
             record = self._records.get(about.get("name") or "")
             if record is None or not record.mine or not record.hear(read_event(event)):
                 return
-        self._reassess(record)
+        self._assess_again(record)
 
     def on_events_list(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take in what Kubernetes has said of pods."""
@@ -346,15 +295,11 @@ class Pods:
 
     def on_outage(self, error: Exception) -> None:
         """Tell that no job can be seen just now; clocks stand still."""
-        now = time.monotonic()
         with self.changed:
-            self._out = True
             records = [record for record in self._records.values() if record.end is None]
-            for record in records:
-                if record.clocks is not None:
-                    record.clocks.pause(now)
+            self._waiting.pause(records)
         for record in records:
-            self.publish(record.ref, evolve(record.seen, reachable=False, message=str(error)))
+            self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
 
     def on_return(self) -> None:
         """Tell that jobs can be seen again; what has changed meanwhile comes next."""
@@ -362,13 +307,8 @@ class Pods:
         with self.changed:
             records = [record for record in self._records.values() if record.told and not record.told.reachable]
         for record in records:
-            self._reassess(record)
+            self._assess_again(record)
 
     def _go_on(self) -> None:
-        now = time.monotonic()
         with self.changed:
-            if self._out:
-                self._out = False
-                for record in self._records.values():
-                    if record.clocks is not None:
-                        record.clocks.resume(now)
+            self._waiting.go_on(self._records.values())

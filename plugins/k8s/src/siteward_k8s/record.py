@@ -39,7 +39,6 @@ class Record:
     told: JobStatus | None = None
     due: float | None = None
     timer: float | None = None
-    waits_since: float | None = None
     ends_by: float | None = None
     held: bool = False
     unseen: bool = False
@@ -88,7 +87,7 @@ class Record:
     def settle(self, status: JobStatus) -> None:
         """Note how it ended, and let go of all that is not needed any more."""
         self.end = self.seen = status
-        self.facts = self.clocks = self.due = self.waits_since = None
+        self.facts = self.clocks = self.due = None
         self.events = {}
 
     @property
@@ -109,11 +108,10 @@ class Record:
     def assess(self, now: float, wall: float) -> Fail | None:
         """Judge a pod that waits: set ``seen`` and ``due`` by it, or return why it is to be given up."""
         if self.facts is None or self.seen.state is not JobState.PENDING:
-            self.clocks = self.due = self.waits_since = None
+            self.clocks = self.due = None
             return None
         if self.clocks is None:
             self.clocks = Clocks(None if self.expected_at is not None else wall)
-            self.waits_since = now
         limits = Limits.of_pod(self.facts, self.limits or _NO_LIMITS)
         verdict = judge(self.facts, self.said, self.clocks.advance(self.facts, now), limits)
         if isinstance(verdict, Fail):

@@ -38,8 +38,8 @@ class Api(Protocol):
 class Verdicts:
     """Gives up pods, in the thread of ``later``.
 
-    ``settle(record, status)`` notes an end and says whether it is the first, ``look_again(ref)`` looks at a pod that
-    has changed since it was judged, and ``publish(ref, status)`` tells. ``give_up`` has the pod deleted.
+    ``settle(record, status)`` notes an end and says whether it is the first, ``look_again(record)`` looks at a pod that
+    has changed since it was judged, and ``publish(record, status)`` tells. ``give_up`` has the pod deleted.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Verdicts:
         later: Later,
         *,
         settle: Callable[[Record, JobStatus], bool],
-        look_again: Callable[[JobRef], object],
-        publish: Callable[[JobRef, JobStatus], object],
+        look_again: Callable[[Record], object],
+        publish: Callable[[Record, JobStatus], object],
         give_up: Callable[[JobRef, Reason, str, str], object],
         log: Logger,
     ) -> None:
@@ -79,7 +79,7 @@ class Verdicts:
             self._write(record, reason, message)
         except (Conflict, Missing):  # it has changed, or gone, since it was judged
             record.given_up = False
-            self._look_again(record.ref)
+            self._look_again(record)
             return
         except Unreachable:
             self._later.call(_AGAIN, lambda: self._carry_out(record, reason, message, seen))
@@ -93,7 +93,7 @@ class Verdicts:
             self._give_up(record.ref, reason, message, seen)
         except BackendError as error:
             self._log.warning("job %s: its pod cannot be deleted yet: %s", record.ref.job_id, error)
-        self._publish(record.ref, status)
+        self._publish(record, status)
 
     def _write(self, record: Record, reason: Reason, message: str) -> None:
         metadata = {
@@ -108,7 +108,7 @@ class Verdicts:
     def mind_node(self, record: Record) -> None:
         """Look after the node of a pod that is being deleted, in case that it never says that the job has ended."""
         facts = record.facts
-        if facts is None or record.node_asked or record.ends_by is None:
+        if facts is None or record.node_asked or record.ends_by is None or not facts.node:
             return
         record.node_asked = True
         self._later.call(max(0.0, record.ends_by - time.time()) + _OVERDUE, lambda: self._ask_node(record))

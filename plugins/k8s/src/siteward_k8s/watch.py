@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import Logger
 from typing import Any, Protocol
 
-from siteward_k8s.stream import Changes, Ears, Patience, Stream
+from siteward_k8s.reflector import Changes, Ears, Patience, Reflector
 
 CHUNK = 500
 # The server sends a bookmark each minute: a watch that brings nothing for longer is dead.
@@ -26,30 +26,44 @@ class Api(Protocol):
     def namespace(self) -> str:
         """The namespace of the site's pods."""
 
-    def list_pods(self, selector: str, *, chunk: int) -> tuple[list[dict[str, Any]], str]:
-        """Return the pods and the list's resource version."""
-
-    def list_events(self, field_selector: str) -> tuple[list[dict[str, Any]], str]:
-        """Return the events and the list's resource version."""
+    def get(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Read what is at a path."""
 
     def watch(self, path: str, params: Mapping[str, Any], timeout: float) -> Changes:
         """Watch a collection; it breaks when nothing comes for ``timeout`` seconds."""
 
 
-class _Collection:
-    """A collection of one namespace, as a stream's source."""
+class _Listing:
+    """A collection's objects, a page at a time."""
 
-    def __init__(
-        self,
-        api: Api,
-        plural: str,
-        selectors: Mapping[str, str],
-        listing: Callable[[], tuple[list[dict[str, Any]], str]],
-        silence: float,
-    ) -> None:
+    def __init__(self, api: Api, path: str, selectors: Mapping[str, str]) -> None:
+        self._api, self._path, self._selectors = api, path, selectors
+        self.version = ""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        more: dict[str, str] = {}
+        while True:
+            page = self._api.get(self._path, {**self._selectors, "limit": CHUNK, **more})
+            self.version = page["metadata"]["resourceVersion"]
+            yield from page.get("items") or ()
+            if not (token := page["metadata"].get("continue")):
+                return
+            more = {"continue": token}
+
+
+class _Collection:
+    """A collection of the site's namespace, as a reflector's source."""
+
+    def __init__(self, api: Api, plural: str, selectors: Mapping[str, str], silence: float) -> None:
         self._api, self._plural, self._selectors = api, plural, selectors
-        self.list = listing
         self._silence = silence
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/namespaces/{self._api.namespace}/{self._plural}"
+
+    def list(self) -> _Listing:
+        return _Listing(self._api, self._path, self._selectors)
 
     def open(self, version: str) -> Changes:
         params = {
@@ -59,7 +73,7 @@ class _Collection:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": random.randint(*_SERVER_TIMEOUT),  # noqa: S311
         }
-        return self._api.watch(f"/api/v1/namespaces/{self._api.namespace}/{self._plural}", params, self._silence)
+        return self._api.watch(self._path, params, self._silence)
 
 
 class Watch:
@@ -78,9 +92,9 @@ class Watch:
         selector: str,
         *,
         on_pod: Callable[[str, dict[str, Any]], object],
-        on_list: Callable[[list[dict[str, Any]]], object],
+        on_list: Callable[[Iterable[dict[str, Any]]], object],
         on_event: Callable[[dict[str, Any]], object],
-        on_events_list: Callable[[list[dict[str, Any]]], object],
+        on_events_list: Callable[[Iterable[dict[str, Any]]], object],
         on_outage: Callable[[Exception], object],
         on_return: Callable[[], object],
         failed: Callable[[Exception], object],
@@ -88,16 +102,8 @@ class Watch:
         silence: float = SILENCE,
         patience: Patience | None = None,
     ) -> None:
-        pods = _Collection(
-            cluster,
-            "pods",
-            {"labelSelector": selector},
-            lambda: cluster.list_pods(selector, chunk=CHUNK),
-            silence,
-        )
-        events = _Collection(
-            cluster, "events", {"fieldSelector": _EVENTS}, lambda: cluster.list_events(_EVENTS), silence
-        )
+        pods = _Collection(cluster, "pods", {"labelSelector": selector}, silence)
+        events = _Collection(cluster, "events", {"fieldSelector": _EVENTS}, silence)
         pod_ears = Ears(
             on_list=on_list, on_change=on_pod, on_outage=on_outage, on_return=on_return, on_forbidden=failed
         )
@@ -106,8 +112,8 @@ class Watch:
             on_change=lambda kind, event: None if kind == "DELETED" else on_event(event),
             on_forbidden=lambda error: log.warning("why pods do not start cannot be seen: %s", error),
         )
-        self._pods = Stream("siteward-k8s-pods", pods, pod_ears, log, patience)
-        self._events = Stream("siteward-k8s-events", events, event_ears, log, patience)
+        self._pods = Reflector("siteward-k8s-pods", pods, pod_ears, log, patience)
+        self._events = Reflector("siteward-k8s-events", events, event_ears, log, patience)
 
     def start(self) -> None:
         """Follow the pods."""
@@ -119,7 +125,7 @@ class Watch:
 
     def close(self) -> None:
         """Stop; when this returns, nothing is called any more."""
-        for stream in (self._pods, self._events):
-            stream.hang_up()
-        for stream in (self._pods, self._events):
-            stream.close()
+        for each in (self._pods, self._events):
+            each.hang_up()
+        for each in (self._pods, self._events):
+            each.close()

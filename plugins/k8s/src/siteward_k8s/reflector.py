@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import Logger
 from typing import Any, Protocol
 
@@ -25,11 +25,21 @@ class Changes(Protocol):
         """Hang up."""
 
 
-class Source(Protocol):
-    """What a stream follows."""
+class Listing(Protocol):
+    """All objects there are, asked for while they are iterated over: of thousands, only some are in memory at once."""
 
-    def list(self) -> tuple[list[dict[str, Any]], str]:
-        """Return all objects there are, and the resource version of this state."""
+    version: str
+    """The resource version at which they were so; known when the iteration is over."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Iterate over objects."""
+
+
+class Source(Protocol):
+    """What a reflector follows."""
+
+    def list(self) -> Listing:
+        """List all objects there are."""
 
     def open(self, version: str) -> Changes:
         """Watch from a resource version on; returns when the server has begun to answer."""
@@ -37,13 +47,13 @@ class Source(Protocol):
 
 @frozen(kw_only=True)
 class Ears:
-    """Whom a stream calls, in its one thread. ``on_outage`` and ``on_return`` take turns, the former comes first.
+    """Whom a reflector calls, in its one thread. ``on_outage`` and ``on_return`` take turns, the former comes first.
 
-    ``on_list`` gets every object there is, ``on_change`` the type (``ADDED``, ``MODIFIED``, ``DELETED``) and the
-    object; ``on_forbidden`` is called once until it is allowed again.
+    ``on_list`` gets every object there is, and lets pass what iterating over them raises; ``on_change`` the type
+    (``ADDED``, ``MODIFIED``, ``DELETED``) and the object. ``on_forbidden`` is called once until it is allowed again.
     """
 
-    on_list: Callable[[list[dict[str, Any]]], object]
+    on_list: Callable[[Iterable[dict[str, Any]]], object]
     on_change: Callable[[str, dict[str, Any]], object]
     on_outage: Callable[[Exception], object] = lambda _error: None
     on_return: Callable[[], object] = lambda: None
@@ -52,7 +62,7 @@ class Ears:
 
 @frozen(kw_only=True)
 class Patience:
-    """How long a stream waits, in seconds: between tries, before it tells of an outage, and where it is forbidden."""
+    """Seconds that a reflector waits: between tries, until it tells of an outage, where it is forbidden."""
 
     first_pause: float = 0.1
     longest_pause: float = 8.0
@@ -61,7 +71,7 @@ class Patience:
     lived: float = 1.0
 
 
-class Stream:
+class Reflector:
     """Follows a source until it is closed, in a thread of its own from :meth:`start` on.
 
     It lists only at first and when it must: a watch that breaks goes on from the last resource version it has seen.
@@ -109,9 +119,9 @@ class Stream:
     def _open(self) -> None:
         """List if need be, and open the watch; only then is the outage over that there may have been."""
         if self._version is None:
-            listed, version = self._source.list()
-            self._call(self._ears.on_list, listed)
-            self._version = version
+            listing = self._source.list()
+            self._call(self._ears.on_list, listing)
+            self._version = listing.version
             self._reached()
         changes = self._source.open(self._version)
         with self._lock:
@@ -182,11 +192,13 @@ class Stream:
         return asked + pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        """Call one of the ears; what fails there is not the stream's."""
+        """Call one of the ears; what fails there is not the reflector's, unless the platform cannot be asked."""
         if self._closed.is_set():
             return
         try:
             function(*args)
+        except BackendError:
+            raise
         except Exception:
             self._log.exception("news from the watch could not be taken")
 
