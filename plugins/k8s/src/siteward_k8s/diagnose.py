@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ from attrs import evolve, frozen
 
 from siteward import JobState, JobStatus, Reason, Result, ended
 from siteward_k8s import layout
-from siteward_k8s.facts import ContainerFacts, PodFacts, read_verdict
+from siteward_k8s.facts import ContainerFacts, PodFacts, seconds
 from siteward_k8s.report import describe, evidence
 from siteward_k8s.words import cause, one_line
 
-__all__ = ["describe", "evidence", "gone", "is_lost", "refusal", "status_of"]
+__all__ = ["describe", "doubts_node", "evidence", "gone", "is_lost", "refusal", "status_of", "verdict_note"]
 
 _KILLED = 137
 _STOPPED = (130, 137, 143)
@@ -45,7 +46,7 @@ def status_of(facts: PodFacts, *, ours: bool = False) -> JobStatus:
     before. A pod that was given up (annotation ``layout.END``) ended for the reason noted there. A plainly starting
     pod has no message.
     """
-    if (verdict := read_verdict(facts)) is not None:
+    if (verdict := _read_verdict(facts)) is not None:
         return finished(ended(reason=verdict[0], message=verdict[1]))
     main, taken = facts.main, _taken(facts, ours)
     lost = main is not None and main.reason == "ContainerStatusUnknown"
@@ -53,8 +54,8 @@ def status_of(facts: PodFacts, *, ours: bool = False) -> JobStatus:
         return finished(_own_end(main) if taken is None or _came_before(main, taken) else _taken_end(taken, main))
     if lost or facts.phase in ("Failed", "Succeeded"):
         return finished(_taken_end(taken, main) if taken is not None else _unexplained(facts))
-    if main is not None and main.reason == "CrashLoopBackOff" and main.last is not None:
-        return finished(_own_end(main.last))  # a restart policy that is not ours: a job runs once
+    if main is not None and main.state == "waiting" and _has_ended_once(main):
+        return finished(_own_end(main.last or main))  # a restart policy that is not ours: a job runs once
     if main is not None and main.state == "running":
         return _DELETING if facts.deleting and not ours else _RUNNING
     if facts.phase == "Unknown":
@@ -82,9 +83,33 @@ def gone(before: PodFacts | None, ours: bool) -> JobStatus:
     return finished(ended(reason=Reason.DELETED, message=words, started_at=started_at))
 
 
+def _has_ended_once(main: ContainerFacts) -> bool:
+    return main.last is not None and main.last.reason != "ContainerStatusUnknown"
+
+
 def finished(result: Result) -> JobStatus:
     """Return the status of a job with this result."""
     return JobStatus(state=result.state, result=result)
+
+
+# --- the verdict on a pod that is given up ------------------------------------------------------------------
+
+
+def verdict_note(reason: Reason, message: str) -> str:
+    """Return the annotation ``layout.END`` of a pod that is given up: why, before it is deleted."""
+    return json.dumps([reason.value, message])
+
+
+def _read_verdict(facts: PodFacts) -> tuple[Reason, str] | None:
+    """Return why a pod was given up; None for one that was not."""
+    note = facts.notes.get(layout.END)
+    if note is None:
+        return None
+    try:
+        reason, message = json.loads(note)
+        return Reason(reason), str(message)
+    except (ValueError, TypeError):
+        return None
 
 
 # --- the job's own end --------------------------------------------------------------------------------------
@@ -241,15 +266,28 @@ def refusal(message: str) -> tuple[Reason, str]:
     return Reason.CONFIG_ERROR, f"the cluster refuses the pod: {text}"
 
 
-def is_lost(node: Mapping[str, Any] | None) -> str:
+def doubts_node(facts: PodFacts) -> bool:
+    """Whether a pod looks as one does whose node may be gone or silent: ask for the node, and see :func:`is_lost`."""
+    if facts.phase == "Unknown" or facts.reason == "NodeLost" or (facts.deleting and bool(facts.node)):
+        return True
+    ready = facts.condition("Ready")
+    running = facts.main is not None and facts.main.state == "running"
+    return running and ready is not None and not ready.reason  # not its kubelet's word, but the node controller's
+
+
+def is_lost(node: Mapping[str, Any] | None, now: float, patience: float = 300.0) -> str:
     """Return why a node's pods are to be given up, "" if they are not. ``node``: its JSON, None when there is none.
 
-    The node controller has waited its own grace before it says that a node does not answer.
+    ``now`` is in seconds since the epoch. A node that does not answer is waited for as long as Kubernetes lets pods
+    stay on it by default, since it may come back with its jobs still running.
     """
     if node is None:
         return "its node is gone"
     name = node["metadata"].get("name", "")
     for each in (node.get("status") or {}).get("conditions") or ():
         if each.get("type") == "Ready" and each.get("status") == "Unknown":
-            return f"node {name} does not answer any more: {one_line(each.get('message') or each.get('reason') or '')}"
+            since = seconds(each.get("lastTransitionTime"))
+            if since is None or now - since >= patience:
+                words = each.get("message") or each.get("reason") or ""
+                return f"node {name} does not answer any more: {one_line(words)}"
     return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from sys import intern
@@ -10,13 +9,12 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from siteward import Reason
 from siteward_k8s import layout
 
 State = Literal["waiting", "running", "terminated"]
 Kind = Literal["init", "main", "sidecar"]
 _MAIN_NAMES = (layout.JOB, "nvflare_job")
-_UNKNOWN_KEYS = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})
+_NOT_KEPT = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})
 
 
 @frozen(kw_only=True)
@@ -142,11 +140,11 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
     notes = {
         intern(key): value
         for key, value in (metadata.get("annotations") or {}).items()
-        if key.startswith(layout.PREFIX) and key not in _UNKNOWN_KEYS
+        if key.startswith(layout.PREFIX) and key not in _NOT_KEPT
     }
     scheduled_at, conditions = _read_conditions(status.get("conditions") or ())
     containers, main = _read_containers(spec, status, notes.get(layout.CONTAINER))
-    deleted_at = _seconds(metadata.get("deletionTimestamp"))
+    deleted_at = seconds(metadata.get("deletionTimestamp"))
     if deleted_at is not None:
         deleted_at -= metadata.get("deletionGracePeriodSeconds") or 0
     deadline, started = spec.get("activeDeadlineSeconds"), status.get("startTime")
@@ -158,11 +156,11 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         reason=intern(status.get("reason") or ""),
         message=status.get("message") or "",
         node=intern(spec.get("nodeName") or ""),
-        created=_seconds(metadata.get("creationTimestamp")),
+        created=seconds(metadata.get("creationTimestamp")),
         scheduled_at=scheduled_at,
         gates=tuple(intern(each.get("name", "")) for each in gates) if gates else (),
         deleted_at=deleted_at,
-        deadline=(_seconds(started) or 0.0) + deadline if deadline and started else None,
+        deadline=(seconds(started) or 0.0) + deadline if deadline and started else None,
         conditions=conditions,
         containers=containers,
         main=main,
@@ -175,14 +173,14 @@ def _read_conditions(conditions: Any) -> tuple[float | None, tuple[Condition, ..
     for each in conditions:
         kind, status = each.get("type", ""), each.get("status", "")
         if kind == "PodScheduled" and status == "True":
-            scheduled_at = _seconds(each.get("lastTransitionTime"))
+            scheduled_at = seconds(each.get("lastTransitionTime"))
         elif status != "True" or kind == "DisruptionTarget":
             condition = Condition(
                 type=intern(kind),
                 status=intern(status),
                 reason=intern(each.get("reason") or ""),
                 message=each.get("message") or "",
-                since=_seconds(each.get("lastTransitionTime")),
+                since=seconds(each.get("lastTransitionTime")),
             )
             kept.append(condition)
     return scheduled_at, tuple(kept)
@@ -228,13 +226,13 @@ def _read_container(told: Mapping[str, Any], kind: Kind) -> ContainerFacts:
             image=image,
             exit_code=ended.get("exitCode", 0),
             signal=ended.get("signal") or None,
-            started_at=_seconds(ended.get("startedAt")) or None,
-            finished_at=_seconds(ended.get("finishedAt")) or None,
+            started_at=seconds(ended.get("startedAt")) or None,
+            finished_at=seconds(ended.get("finishedAt")) or None,
             restarts=restarts,
             last=before,
         )
     if (running := state.get("running")) is not None:
-        since = _seconds(running.get("startedAt"))
+        since = seconds(running.get("startedAt"))
         return ContainerFacts(
             name=intern(name), kind=kind, state="running", image=image, started_at=since, restarts=restarts, last=before
         )
@@ -269,30 +267,14 @@ def read_event(event: Mapping[str, Any]) -> EventFacts:
         type=intern(event.get("type") or ""),
         reason=intern(event.get("reason") or ""),
         message=event.get("message") or event.get("note") or "",
-        time=next((time for each in times if (time := _seconds(each)) is not None), None),
+        time=next((time for each in times if (time := seconds(each)) is not None), None),
         count=series.get("count") or event.get("count") or event.get("deprecatedCount") or 1,
         container=intern(container.removesuffix("}")),
     )
 
 
-def verdict_note(reason: Reason, message: str) -> str:
-    """Return the annotation ``layout.END`` of a pod that is given up: why, before it is deleted."""
-    return json.dumps([reason.value, message])
-
-
-def read_verdict(facts: PodFacts) -> tuple[Reason, str] | None:
-    """Return why a pod was given up; None for one that was not."""
-    note = facts.notes.get(layout.END)
-    if note is None:
-        return None
-    try:
-        reason, message = json.loads(note)
-        return Reason(reason), str(message)
-    except (ValueError, TypeError):
-        return None
-
-
-def _seconds(text: Any) -> float | None:
+def seconds(text: Any) -> float | None:
+    """Read a time of the API server's as seconds since the epoch; None for none."""
     if not text:
         return None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
@@ -18,6 +18,10 @@ _NEVER_AN_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull", "Signature
 _NO_IMAGE_YET = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 _CANNOT_START = frozenset({"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
 _TRIES = 2
+# Where events cannot be read, attempts cannot be counted: the kubelet has made the second by then.
+_TWICE_WITHIN = 60.0
+_PULL_AS_NOBODY = "FailedToRetrieveImagePullSecret"
+_STEPS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"})
 
 # An image is not there, or not for us. What may pass is looked for first: a rate limit may speak of authentication.
 _IMAGE_FOR_GOOD = re.compile(
@@ -53,11 +57,15 @@ _KUEUE = "kueue.x-k8s.io/"
 
 @frozen(kw_only=True)
 class Trouble:
-    """What keeps a pod from starting: for good (``fatal``) or until a timeout, and the reason for giving it up."""
+    """What keeps a pod from starting: for good (``fatal``) or until a timeout, and the reason for giving it up.
+
+    ``fatal_after``: so many seconds on its node make it one for good.
+    """
 
     fatal: bool
     reason: Reason
     message: str
+    fatal_after: float | None = None
 
 
 def own(facts: PodFacts, events: Iterable[EventFacts]) -> list[EventFacts]:
@@ -179,8 +187,10 @@ def _of_image(container: ContainerFacts, events: list[EventFacts]) -> Trouble:
     message += f": {cause(text)}" if texts else ""
     if for_good:
         message += ". Check its name and tag, and the site's image_pull_secrets"
-    fatal = for_good and pulls(container, events) >= _TRIES
-    return Trouble(fatal=fatal, reason=Reason.IMAGE_ERROR, message=message)
+        message += "".join(f" ({cause(each.message)})" for each in events if each.reason == _PULL_AS_NOBODY)[:200]
+    tries = pulls(container, events)
+    after = _TWICE_WITHIN if for_good and not tries else None
+    return Trouble(fatal=for_good and tries >= _TRIES, reason=Reason.IMAGE_ERROR, message=message, fatal_after=after)
 
 
 _PULLED_BACK = re.compile(r'^Back-off pulling image "[^"]*"$')
@@ -205,22 +215,29 @@ def pulls(container: ContainerFacts, events: Iterable[EventFacts]) -> int:
 
 def _of_events(events: list[EventFacts]) -> Trouble | None:
     """Return the trouble that the newest event tells of: what a later step has followed is overcome."""
-    latest = next(
-        (each for each in reversed(events) if each.reason not in ("FailedScheduling", "NotTriggerScaleUp")), None
-    )
-    if latest is None or latest.type != "Warning":
+    latest = next((each for each in reversed(events) if each.reason in _STEPS or each.reason in _SETBACKS), None)
+    if latest is None or latest.reason in _STEPS:
         return None
-    match latest.reason:
-        case "FailedMount" | "FailedAttachVolume" | "FailedMapVolume":
-            reason = Reason.CONFIG_ERROR if _MISSING.search(latest.message) else Reason.LAUNCH_FAILED
-            message = "its volumes cannot be mounted yet"
-        case "FailedCreatePodSandBox" | "NetworkNotReady":
-            reason, message = Reason.LAUNCH_FAILED, "its node cannot set up its network and sandbox yet"
-        case "Failed" | "BackOff" | "InspectFailed" if "image" in latest.message:
-            reason, message = Reason.IMAGE_ERROR, "its image cannot be pulled"
-        case _:
-            reason, message = Reason.LAUNCH_FAILED, f"its node reports {latest.reason}"
-    return Trouble(fatal=False, reason=reason, message=f"{message}: {cause(latest.message)}")
+    reason, words = _SETBACKS[latest.reason]
+    if reason is None:
+        reason = Reason.CONFIG_ERROR if _MISSING.search(latest.message) else Reason.LAUNCH_FAILED
+    return Trouble(fatal=False, reason=reason, message=f"{words}: {cause(latest.message)}")
+
+
+_VOLUMES = "its volumes cannot be mounted yet"
+_SANDBOX = "its node cannot set up its network and sandbox yet"
+# Warnings of a kubelet that keep a pod from starting for as long as they are the last word; None: by the message.
+_SETBACKS: Mapping[str, tuple[Reason | None, str]] = {
+    "FailedMount": (None, _VOLUMES),
+    "FailedAttachVolume": (None, _VOLUMES),
+    "FailedMapVolume": (None, _VOLUMES),
+    "FailedCreatePodSandBox": (Reason.LAUNCH_FAILED, _SANDBOX),
+    "NetworkNotReady": (Reason.LAUNCH_FAILED, _SANDBOX),
+    "FailedPrepareDynamicResources": (Reason.LAUNCH_FAILED, "its devices cannot be prepared yet"),
+    "FailedCreatePodContainer": (Reason.LAUNCH_FAILED, "its node cannot make its control groups"),
+    "FailedSync": (Reason.LAUNCH_FAILED, "its node cannot start it yet"),
+    "InspectFailed": (Reason.IMAGE_ERROR, "its image cannot be used yet"),
+}
 
 
 def progress(facts: PodFacts, events: Iterable[EventFacts]) -> str:

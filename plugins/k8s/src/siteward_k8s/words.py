@@ -18,7 +18,7 @@ _PASSED_ON = re.compile(
 )
 _HIDDEN = re.compile(
     r"(?i)(://)[^/@\s\"]+(@)"
-    r"|((?:authorization: |bearer |basic )|(?:token|signature|sig|password|passwd|secret_?key|api_?key|credential)=)"
+    r"|((?:authorization: (?:\w+ )?|bearer )|(?:token|signature|sig|password|passwd|secret_?key|api_?key|credential)=)"
     r"[^\s\"&,]+"
 )
 _NO_NODE = re.compile(r"^0/(\d+) nodes? (?:is|are) available: (.*?)\.?(?: preemption: .*)?$")
