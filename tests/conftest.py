@@ -4,18 +4,17 @@ import os
 
 import pytest
 
-from .engine.fixtures import (  # noqa: F401
-    busybox,
-    closed_registry,
-    engine,
-    own_engine,
-    pytest_collection_finish,
-    python_image,
-    registry,
-)
+from .cluster import fixtures as cluster_fixtures
+from .engine import fixtures as engine_fixtures
 
 REQUIRE_ALL = os.environ.get("SITEWARD_TEST_REQUIRE_ALL") == "1"
 KIT = "siteward/testing/"
+
+
+def pytest_configure(config):
+    """Give the fixtures of the engine and of the cluster to all tests, and their hooks to the session."""
+    for fixtures in (engine_fixtures, cluster_fixtures):
+        config.pluginmanager.register(fixtures)
 
 
 def require(report):

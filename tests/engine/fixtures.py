@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ..machine.common import Unprovided
 from . import dockerd, images
-from .dockerd import Engine, OwnEngine, Unprovided
+from .dockerd import Engine, OwnEngine
 from .registry import Registry, serving
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .dockerd import PATH, Engine, Unprovided
+from ..machine.common import PATH, Unprovided
+from .dockerd import Engine
 
 USERNAME, PASSWORD = "puller", "let-me-pull"
 _HTPASSWD = "$2b$04$eD6thcSlLRJ4T.YIWQ.BreUz0QuA63khxMuxQ2DAm5g5.U2NRtQly"  # bcrypt of the password
