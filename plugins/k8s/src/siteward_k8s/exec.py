@@ -70,7 +70,7 @@ class Exec:
         self._input = iter(()) if stdin is None else self._frames(stdin)
         self._unsent: bytes | memoryview = b""
         self._replies: list[bytes] = []
-        self._closed_by_server = False
+        self._hung_up = self._closed_by_server = False
 
     def _frames(self, stdin: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stdin:
@@ -138,9 +138,15 @@ class Exec:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
+        except OSError:
+            # The command has ended without waiting for all its input; how it ended may still be read.
+            self._hung_up, self._unsent = True, b""
+            return False
         return True
 
     def _next_frame(self) -> bytes:
+        if self._hung_up:
+            return b""
         if self._replies:
             return self._replies.pop(0)
         return b"" if self._status is not None else next(self._input, b"")
