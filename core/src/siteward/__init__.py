@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from siteward.job import Job
     from siteward.launching import Prepared
     from siteward.names import safe_name
+    from siteward.ownership import hand_over
     from siteward.plugins import Plugins
     from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
     from siteward.resources import Allocation, PortableResources, Refusal, Reservation
     from siteward.runs import Judgement, Run, Verdict, judge, run
     from siteward.site import Garbage, Site
     from siteward.sitefile import SiteFile
+    from siteward.statedir import remove_tree
     from siteward.store import Event, JobRow
 
 __version__ = "0.1.0"
@@ -106,10 +108,12 @@ __all__ = [
     "check_positive",
     "disposition",
     "ended",
+    "hand_over",
     "hookimpl",
     "installation_id",
     "judge",
     "pack_directory",
+    "remove_tree",
     "run",
     "safe_name",
     "unpack_directory",
@@ -128,6 +132,7 @@ _HOMES = {
     "installation": "installation_id",
     "job": "Job",
     "names": "safe_name",
+    "ownership": "hand_over",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
     "resources": "Allocation PortableResources Refusal Reservation",
@@ -135,6 +140,7 @@ _HOMES = {
     "launching": "Prepared",
     "site": "Garbage Site",
     "sitefile": "SiteFile",
+    "statedir": "remove_tree",
     "store": "Event JobRow",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
