@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from siteward.failures import Disposition, FailureReport, disposition
     from siteward.handle import Handle
     from siteward.hookspecs import API, Publish, hookimpl
+    from siteward.installation import installation_id
     from siteward.job import Job
+    from siteward.later import Later
     from siteward.launching import Prepared
     from siteward.names import safe_name
     from siteward.plugins import Plugins
@@ -69,6 +71,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Judgement",
+    "Later",
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
@@ -106,6 +109,7 @@ __all__ = [
     "disposition",
     "ended",
     "hookimpl",
+    "installation_id",
     "judge",
     "pack_directory",
     "run",
@@ -123,7 +127,9 @@ _HOMES = {
     "failures": "Disposition FailureReport disposition",
     "handle": "Handle",
     "hookspecs": "API Publish hookimpl",
+    "installation": "installation_id",
     "job": "Job",
+    "later": "Later",
     "names": "safe_name",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
