@@ -4,12 +4,17 @@ import json
 import os
 
 import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siteward import OptionsRefused
+from siteward_k8s.build import build_pod
+from siteward_k8s.limits import resolve
 from siteward_k8s.options import SiteOptions, StudyOptions
 from siteward_k8s.template import read_template, template_of
 
-from .building import BASE, built, env_of, main_of, spec_of
+from .building import BASE, a_place, a_request, built, env_of, main_of, spec_of
 
 
 def pod(*containers, **spec):
@@ -396,3 +401,66 @@ def test_an_inline_template_names_the_place():
         "pod_template: kind: expected Pod, got 'Job'",
         "pod_template: spec.containers[0].env[0].value: expected text, got True; quote it",
     ]
+
+
+GOOD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}, "ownerReferences": [{"uid": "u"}], "namespace": "x"},
+    "spec": {
+        "containers": [
+            {
+                "name": "job",
+                "env": [{"name": "A", "value": "b"}, {"name": "PYTHONPATH", "value": "/x"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
+                "securityContext": {"capabilities": {"add": ["A"]}, "privileged": False},
+                "args": ["x"],
+            },
+            {"name": "side", "image": "x"},
+        ],
+        "initContainers": [{"name": "init"}],
+        "volumes": [{"name": "v"}],
+        "imagePullSecrets": [{"name": "s"}],
+        "tolerations": [{"key": "t"}],
+        "nodeSelector": {"a": "b"},
+        "securityContext": {"fsGroup": 1, "capabilities": {}},
+    },
+}
+JUNK = st.sampled_from(
+    [None, True, 3, 1.5, "text", "", [], {}, [None], ["x"], [{}], {"a": None}, {1: 2}, {None: 1, "a": 2}, [[]]]
+)
+
+
+def places(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from places(each, (*path, key))
+
+
+def replaced(value, path, junk):
+    if not path:
+        return junk
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], junk)
+    return copy
+
+
+@given(st.sampled_from(sorted(places(GOOD), key=str)), JUNK)
+def test_whatever_is_wrong_in_a_template_is_told_in_words(path, junk):
+    """Or it is passed on for the cluster to judge: never another error, and never a pod that is no plain data."""
+    site = {
+        "env": {"PYTHONPATH": "/y"},
+        "image_pull_secrets": ["r"],
+        "tolerations": [{"key": "z"}],
+        "node_selector": {"a": "z"},
+    }
+    place, request = a_place(site), a_request(command=None, module="m")
+    request = evolve(request, options=resolve(request.options, place.options))
+    try:
+        template = read_template(replaced(GOOD, path, junk), BASE)
+    except OptionsRefused as error:
+        assert str(error).startswith("pod_template: ")
+    else:
+        assert json.dumps(build_pod(request, place, template).manifest)

@@ -106,15 +106,18 @@ def check_selector(labels: Mapping[str, str]) -> list[Problem] | None:
     return wrong + check_values(labels) or None
 
 
+def _nearest(word: str, known: Collection[str]) -> str | None:
+    return next(iter(get_close_matches(word, known, n=1)), None)
+
+
 def known_keys(known: Collection[str]) -> Callable[[Mapping[str, Any]], list[Problem] | None]:
     """Return a check that refuses other keys than these."""
 
     def check(block: Mapping[str, Any]) -> list[Problem] | None:
-        return [
-            Problem(key, "unknown key", next(iter(get_close_matches(key, known, n=1)), None))
-            for key in block
-            if key not in known
-        ] or None
+        wrong = [Problem(key, "unknown key", _nearest(key, known)) for key in block if key not in known]
+        if not isinstance(block.get("capabilities") or {}, Mapping):
+            wrong.append(Problem("capabilities", "expected a mapping with add and drop"))
+        return wrong or None
 
     return check
 
