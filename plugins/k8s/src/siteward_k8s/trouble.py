@@ -32,7 +32,7 @@ _IMAGE_FOR_GOOD = re.compile(
 _IMAGE_MAY_PASS = re.compile(
     r"(?i)toomanyrequests|too many requests|rate limit|rate exceeded|\b429\b|\bqps\b|status(?: code)?:? 5\d\d"
     r"|\b50[0-4] (?:internal|not impl|bad gateway|service|gateway)|i/o timeout|timed? ?out|deadline exceeded|canceled"
-    r"|no such host|server misbehaving|connection re|network is|no route to host|\beof\b|tls|x509|unavailable"
+    r"|no such host|server misbehaving|connection re|network is|no route to host|\beof\b|\btls\b|x509|unavailable"
     r"|no space left|temporar"
 )
 _START_MAY_PASS = re.compile(

@@ -22,7 +22,7 @@ _HIDDEN = re.compile(
     r"[^\s\"&,]+"
 )
 _NO_NODE = re.compile(r"^0/(\d+) nodes? (?:is|are) available: (.*?)\.?(?: preemption: .*)?$")
-_ASIDE = re.compile(r"\"[^\"]*\"|`[^`]*`|\{[^}]*\}")
+_ASIDE = re.compile(r"\"[^\"]*\"|`[^`]*`|\{[^}]*\}|\w+://\S+")
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _WHY_NOT = (
     (re.compile(r"^Insufficient (\S+)$"), r"lack free \1"),
