@@ -12,7 +12,9 @@ IMAGE = "ghcr.io/hospital/fedavg:2.1"
 
 
 def at(seconds):
-    """A time, so many seconds after the pod was created, as the API server writes it."""
+    """A time, so many seconds after the pod was created, as the API server writes it; None for none."""
+    if seconds is None:
+        return None
     return datetime.fromtimestamp(CREATED + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -149,9 +151,21 @@ def deleted(when, grace=30):
     return {"deletionTimestamp": at(when + grace), "deletionGracePeriodSeconds": grace}
 
 
+def disrupted(reason, message="", since=20):
+    return condition("DisruptionTarget", "True", reason, message, since=since)
+
+
 def facts(*args, **more):
     return read_pod(pod(*args, **more))
 
 
 def events(*told):
     return [read_event(each) for each in told]
+
+
+HELPER = container(layout.HELPER, running())
+# What a kubelet says of a container that it cannot find any more.
+UNLOCATED = terminated(
+    137, "ContainerStatusUnknown", message="The container could not be located when the pod was terminated"
+)
+UNLOCATED["terminated"].update(startedAt=None, finishedAt=None)

@@ -56,11 +56,11 @@ def status_of(facts: PodFacts, *, ours: bool = False) -> JobStatus:
         return finished(_taken_end(taken, main) if taken is not None else _unexplained(facts))
     if main is not None and main.state == "waiting" and _has_ended_once(main):
         return finished(_own_end(main.last or main))  # a restart policy that is not ours: a job runs once
-    if main is not None and main.state == "running":
-        return _DELETING if facts.deleting and not ours else _RUNNING
     if facts.phase == "Unknown":
         words = f"node {facts.node} does not answer: nothing is known of the pod for now"
         return JobStatus(state=JobState.RUNNING if facts.started else JobState.PENDING, message=words)
+    if main is not None and main.state == "running":
+        return _DELETING if facts.deleting and not ours else _RUNNING
     return _PENDING
 
 
