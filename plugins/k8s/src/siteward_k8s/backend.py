@@ -23,8 +23,7 @@ from siteward import (
     hookimpl,
     installation_id,
 )
-from siteward_k8s import build, creating, layout, limits, options, transfer
-from siteward_k8s.claim import Claim
+from siteward_k8s import build, claim, creating, layout, limits, options, transfer
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import NotSent
 from siteward_k8s.logs import read_logs
@@ -76,7 +75,6 @@ class Backend:
             log=context.log,
         )
         self._here: Place | None = None
-        self._claim: Claim | None = None
         self._lock = threading.Lock()
         self._without_secret: set[str] = set()
 
@@ -124,8 +122,8 @@ class Backend:
         )
         self._pods.expect(ref, waits)
         try:
-            if (claim := self._claimed()) is not None:
-                claim.put(name, request.job_dir)
+            if (root := self._claim()) is not None:
+                claim.put(root, name, request.job_dir, _user_of(built.manifest))
             pod = creating.create(self._cluster, self.place, built, self._context.log)
         except Unreachable as error:
             if not isinstance(error, NotSent):
@@ -138,7 +136,7 @@ class Backend:
             raise
         if built.secret is None:
             self._without_secret.add(name)
-        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"])
+        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"], ref.data["container"])
         self._pods.expect(ref, waits)
         return ref
 
@@ -148,16 +146,19 @@ class Backend:
         built = build.build_pod(request, place, template)
         for warning in built.warnings:
             self._context.log.warning("job %s: %s", request.job_id, warning)
-        return place.ref(request.job_id, request.attempt), built
+        container = built.manifest["metadata"]["annotations"][layout.CONTAINER]
+        return place.ref(request.job_id, request.attempt, container=container), built
 
-    def _claimed(self) -> Claim | None:
+    def _claim(self) -> Path | None:
+        """Return this installation's folder of the claim, None where job directories go another way."""
         if self._options.job_directory != "pvc":
             return None
-        with self._lock:
-            if self._claim is None:
-                root = self._context.base_dir / Path(str(self._options.job_directory_path)).expanduser()
-                self._claim = Claim(root, max_bytes=self._options.max_collect)
-            return self._claim
+        root = self._context.base_dir / Path(str(self._options.job_directory_path)).expanduser()
+        if not root.is_dir():
+            raise LaunchRefused(f"{root}, where the claim is to be, is no folder: mount it, or set job_directory_path")
+        folder = root / self._owner
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
@@ -195,8 +196,8 @@ class Backend:
                 yield pod
 
         self._pods.on_list(noted())
-        if (claim := self._claimed()) is not None:
-            claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
+        if (root := self._claim()) is not None:
+            claim.sweep(root, kept | {ref.data["name"] for ref in self._pods.known()})
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""
@@ -216,13 +217,15 @@ class Backend:
         """Bring the job directory back."""
         if self._options.job_directory == "transfer":
             return transfer.fetch(self._cluster, ref, target, self._options.max_collect)
-        claim = self._claimed()
-        return "lost" if claim is None else claim.get(ref.data["name"], target)
+        root = self._claim()
+        return "lost" if root is None else claim.get(root, ref.data["name"], target, self._options.max_collect)
 
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
         """Read the output of the job's container."""
-        yield from read_logs(self._cluster, self._pods, ref, follow, tail)
+        yield from read_logs(
+            self._cluster, ref, ref.data["container"], follow, tail, lambda: self._pods.look(ref).state.ended
+        )
 
     # --- the site -------------------------------------------------------------------------------------------
 
@@ -238,8 +241,8 @@ class Backend:
         """Delete the pod and whatever else there is of the job."""
         name = ref.data["name"]
         creating.remove(self._cluster, ref, secret=self._has_secret(ref))
-        if (claim := self._claimed()) is not None:
-            claim.drop(name)
+        if (root := self._claim()) is not None:
+            claim.drop(root, name)
         self._forget(name)
 
     def _has_secret(self, ref: JobRef) -> bool:
@@ -273,6 +276,13 @@ class Backend:
         self._staging.close()
         self._later.close()
         self._cluster.close()
+
+
+def _user_of(manifest: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return uid and gid of a pod's job; None where its image decides."""
+    security = manifest["spec"].get("securityContext") or {}
+    user = security.get("runAsUser")
+    return None if user is None else (user, security.get("runAsGroup", user))
 
 
 def _parent() -> ParentPod | None:

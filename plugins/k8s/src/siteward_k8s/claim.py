@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from siteward import BackendError, hand_over, pack_directory, remove_tree, unpack_directory
+
+_LONG_AGO = 86400.0
 
 
 def put(root: Path, name: str, source: Path, user: tuple[int, int] | None = None) -> None:
@@ -50,6 +55,14 @@ def drop(root: Path, name: str) -> None:
     remove_tree(place)
     if os.path.lexists(place):
         raise BackendError(f"{place} cannot be removed: it has files that are not this user's. Remove it by hand")
+
+
+def sweep(root: Path, kept: Collection[str]) -> None:
+    """Remove what was put there long ago for pods that there are not: a launch was broken off before its pod."""
+    for entry in root.iterdir():
+        if entry.name not in kept and entry.lstat().st_ctime < time.time() - _LONG_AGO:
+            with suppress(BackendError):
+                drop(root, entry.name)
 
 
 def _place(root: Path, name: str) -> Path:
