@@ -241,7 +241,7 @@ class Pods:
         """Judge a job that waits because of the time or of what was said of it, and tell."""
         stopped = self._is_stopped(record.name)
         with self.changed:
-            if self._records.get(record.name) is not record:
+            if self._waiting.is_out or self._records.get(record.name) is not record:
                 return
             self._waiting.assess(record, stopped=stopped)
         self._publish_seen(record)

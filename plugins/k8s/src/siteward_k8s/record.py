@@ -72,6 +72,8 @@ class Record:
         if self.end is not None:
             return
         if (verdict := read_verdict(facts)) is not None:
+            if self.given_up:
+                return  # the note is our own, and what comes of it is on its way
             status = given_up(*verdict, evidence(facts, self.said))
         else:
             status = gone(facts, ours) if deleted else status_of(facts, ours=ours)
