@@ -6,14 +6,15 @@ import pytest
 
 from .cluster import fixtures as cluster_fixtures
 from .engine import fixtures as engine_fixtures
+from .machine import fixtures as machine_fixtures
 
 REQUIRE_ALL = os.environ.get("SITEWARD_TEST_REQUIRE_ALL") == "1"
 KIT = "siteward/testing/"
 
 
 def pytest_configure(config):
-    """Give the fixtures of the engine and of the cluster to all tests, and their hooks to the session."""
-    for fixtures in (engine_fixtures, cluster_fixtures):
+    """Give all tests the fixtures of registries, engine and cluster, and the session their hooks."""
+    for fixtures in (machine_fixtures, engine_fixtures, cluster_fixtures):
         config.pluginmanager.register(fixtures)
 
 

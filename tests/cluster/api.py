@@ -49,7 +49,7 @@ class Api:
         self.context_name: str = config["current-context"]
         self.tls = _tls(kubeconfig.parent, cluster, user)
         token = user.get("token") or (Path(user["tokenFile"]).read_text().strip() if "tokenFile" in user else None)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._idle: collections.deque[http.client.HTTPConnection] = collections.deque()
 
     def get(self, path: str, **query: str) -> Any:
@@ -91,7 +91,7 @@ class Api:
         if query:
             path += "?" + urllib.parse.urlencode(query)
         data = None if body is None else json.dumps(body)
-        headers = {**self._headers, "Accept": "application/json, */*", "Content-Type": content_type}
+        headers = {**self.headers, "Accept": "application/json, */*", "Content-Type": content_type}
         try:
             connection, fresh = self._idle.pop(), False
         except IndexError:

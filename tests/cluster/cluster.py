@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..machine.common import PATH, Unprovided, wait_until
+from ..machine.registry import PASSWORD, USERNAME, Registry
 from . import binaries, devkube
 from .api import Api
 from .fake_nodes import FakeNodes
@@ -90,6 +91,15 @@ class Cluster:
         """Set how many GPUs the node offers, or how many of another extended resource."""
         amount = {resource: str(count)}
         self.api.patch(f"/api/v1/nodes/{self.node}/status", {"status": {"capacity": amount, "allocatable": amount}})
+
+    def push(self, registry: Registry, image: str) -> str:
+        """Push an image of the tests, and return the name by which it can be pulled and is not on the node yet."""
+        name = f"{registry.address}/{image}"
+        login = ["--user", f"{USERNAME}:{PASSWORD}"] if registry.closed else []
+        devkube.ctr(self.place, "images", "tag", "--force", f"docker.io/{image}", name)
+        devkube.ctr(self.place, "images", "push", "--plain-http", *login, name)
+        devkube.ctr(self.place, "images", "remove", name)
+        return name
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and return what it prints; AssertionError with what it says otherwise."""

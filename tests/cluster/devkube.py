@@ -126,16 +126,12 @@ class Devkube:
             for image in binaries.IMAGES:
                 file = Path(scratch) / "image.tar"
                 images.write_archive(image, file)
-                done = self._ctr("images", "import", str(file))
-                if done.returncode != 0:
-                    raise Unprovided(f"containerd does not take {image}: {done.stderr.strip()}")
-
-    def _ctr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [self.place.programs / "ctr", "--address", self.place.runtime, "--namespace", "k8s.io", *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+                ctr(self.place, "images", "import", str(file))
 
     def _runtime_answers(self) -> bool:
-        return self.place.runtime.exists() and self._ctr("version").returncode == 0
+        with contextlib.suppress(Unprovided):
+            return self.place.runtime.exists() and bool(ctr(self.place, "version"))
+        return False
 
     def _wait_for(self, part: str, true: object) -> None:
         assert callable(true)
@@ -217,6 +213,15 @@ def sweep(folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if place is not None:
             Devkube(place, lock).close()
+
+
+def ctr(place: Place, *arguments: str) -> str:
+    """Ask the node's containerd, and return what its client prints; Unprovided with what it says otherwise."""
+    command = [place.programs / "ctr", "--address", place.runtime, "--namespace", "k8s.io", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Unprovided(f"ctr {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def is_ready(api: Api) -> bool:

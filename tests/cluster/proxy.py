@@ -52,10 +52,10 @@ class Drop:
 
 
 @frozen(kw_only=True)
-class Delay:
-    """Pass the request on so many seconds later."""
+class Hold:
+    """Pass the request on when ``released`` has been set."""
 
-    seconds: float
+    released: threading.Event
 
 
 @define
@@ -64,7 +64,7 @@ class Fault:
 
     method: str
     pattern: re.Pattern[str]
-    action: Answer | Drop | Delay
+    action: Answer | Drop | Hold
     times: float
     seen: int = 0
 
@@ -104,7 +104,7 @@ class Proxy:
 
     # --- faults ---------------------------------------------------------------------------------------------
 
-    def fault(self, action: Answer | Drop | Delay, pattern: str, *, method: str = "", times: float = 1) -> Fault:
+    def fault(self, action: Answer | Drop | Hold, pattern: str, *, method: str = "", times: float = 1) -> Fault:
         """Do something to the next requests that match, ``times=inf`` to all; its ``seen`` counts them.
 
         The pattern is a regular expression, searched in path and query: ``/pods\\?.*watch=``.
@@ -211,8 +211,8 @@ class Proxy:
                 if isinstance(action, Answer):
                     client.send(_answer(action))
                     continue
-                if isinstance(action, Delay):
-                    time.sleep(action.seconds)
+                if isinstance(action, Hold):
+                    self._wait_for(action.released)
                 if isinstance(action, Drop) and action.before:
                     return
                 if server is None:
@@ -242,12 +242,16 @@ class Proxy:
             if server is not None:
                 server.socket.close()
 
-    def _action(self, method: str, target: str) -> Answer | Drop | Delay | None:
+    def _action(self, method: str, target: str) -> Answer | Drop | Hold | None:
         for fault in self._faults:
             if fault.method in ("", method) and fault.pattern.search(target) and fault.seen < fault.times:
                 fault.seen += 1
                 return fault.action
         return None
+
+    def _wait_for(self, released: threading.Event) -> None:
+        while not (released.wait(0.1) or self._closed):
+            pass
 
     def _wait_while_silent(self, client: Wire, target: str) -> None:
         while (silent := self._silent) is not None and silent.search(target):

@@ -41,6 +41,21 @@ def end(pod):
     return pod["status"]["containerStatuses"][0]["state"]["terminated"]
 
 
+def waiting(namespace, name, image):
+    """Run an image that cannot be had, and return what the kubelet says."""
+    namespace.run(name, "true", image=image)
+
+    seen = {}
+
+    def failed():
+        for status in namespace.pod(name)["status"].get("containerStatuses", ()):
+            seen.update(status["state"].get("waiting", {}))
+        return seen.get("reason") in ("ErrImagePull", "ImagePullBackOff")
+
+    wait_until(failed, lambda: f"no error: {seen}")
+    return seen["message"]
+
+
 @pytest.mark.parametrize("code", [0, 3, 143])
 def test_a_pod_ends_with_the_code_of_its_program(namespace, code):
     """The kubelet runs the program, and reports its code."""
@@ -91,6 +106,20 @@ def test_pods_reach_the_api_server(cluster, namespace):
     namespace.run("asks", "/usr/bin/python3", "-c", ASKS, image=images.PYTHON)
     pod = namespace.wait_for_phase("asks")
     assert (pod["status"]["phase"], namespace.log("asks")) == ("Succeeded", "ok")
+
+
+def test_an_image_can_be_pulled_from_a_registry_of_the_machine(cluster, namespace, registry):
+    """What was pushed is pulled; what was not is an error in words."""
+    name = cluster.push(registry, images.BUSYBOX)
+    namespace.run("pulls", "true", image=name)
+    assert namespace.wait_for_phase("pulls")["status"]["phase"] == "Succeeded"
+    assert "not found" in waiting(namespace, "fails", f"{registry.address}/no/such:1")
+
+
+def test_a_closed_registry_gives_nothing_without_a_login(cluster, namespace, closed_registry):
+    """The kubelet says that it is no network's fault."""
+    name = cluster.push(closed_registry, images.BUSYBOX)
+    assert "no basic auth credentials" in waiting(namespace, "fails", name)
 
 
 def test_gpus_are_what_a_test_says(cluster, namespace):

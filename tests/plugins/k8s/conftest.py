@@ -11,7 +11,9 @@ from attrs import frozen
 from siteward_k8s.client import Cluster
 
 from .fakeapi import NAMESPACE, FakeApi
+from .helpers import Sites
 from .lives import Followed, kubeconfig
+from .rights import rules
 
 
 @frozen(kw_only=True)
@@ -46,3 +48,17 @@ def followed(api: FakeApi, fake_cluster: Cluster):
     followed = Followed(api, fake_cluster)
     yield followed
     followed.close()
+
+
+@pytest.fixture
+def sites(namespace, tmp_path: Path):
+    """Make sites in a namespace of the test's own; their default image is busybox."""
+    sites = Sites(namespace, namespace.user("siteward", rules("transfer")), tmp_path)
+    yield sites
+    sites.close()
+
+
+@pytest.fixture
+def site(sites):
+    """A site on the tests' cluster."""
+    return sites.open()

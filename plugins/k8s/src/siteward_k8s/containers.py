@@ -7,7 +7,7 @@ from typing import Any
 
 from siteward import JobRequest
 from siteward_k8s import layout, merge
-from siteward_k8s.environment import environment, literal
+from siteward_k8s.environment import NVIDIA, environment, literal, no_gpus
 from siteward_k8s.limits import Resources
 from siteward_k8s.options import SiteOptions, StudyOptions
 from siteward_k8s.template import FLARE_JOB, main_container
@@ -43,9 +43,10 @@ def job_container(
     merge.put(found, {"workingDir": layout.JOB_DIR}, where, warnings)
     if request.options.image_pull_policy is not None:
         found["imagePullPolicy"] = request.options.image_pull_policy
-    if own := merge.resources(template.get("resources"), resources.requests, resources.limits, resources.caps):
-        found["resources"] = _without_gpus(own, site) if resources.no_gpus else own
-    gpus = any(key.startswith("nvidia.com/") for key in found.get("resources", {}).get("limits", ()))
+    asked = merge.resources(found.pop("resources", None), resources.requests, resources.limits, resources.caps)
+    if asked := _without(site.gpu_resource, asked) if resources.no_gpus else asked:
+        found["resources"] = asked
+    gpus = any(key.startswith(NVIDIA) for key in found.get("resources", {}).get("limits", ()))
     found["env"] = environment(
         request, site, study, template.get("env") or (), secret, has_gpus=gpus, warnings=warnings
     )
@@ -56,14 +57,11 @@ def job_container(
     return found
 
 
-def _without_gpus(resources: Mapping[str, Any], site: SiteOptions) -> dict[str, Any]:
+def _without(resource: str, resources: Mapping[str, Any]) -> dict[str, Any]:
     """Take away what a template gives to a job that asks for 0 GPUs."""
-    left = {
-        kind: {key: value for key, value in block.items() if key != site.gpu_resource}
-        if kind in ("requests", "limits")
-        else block
-        for kind, block in resources.items()
-    }
+    left = dict(resources)
+    for kind in ("requests", "limits"):
+        left[kind] = {key: value for key, value in left.get(kind, {}).items() if key != resource}
     return {kind: block for kind, block in left.items() if block}
 
 
@@ -77,6 +75,7 @@ def helper_of(main: Container, site: SiteOptions) -> dict[str, Any]:
         "image": image,
         **({} if policy is None else {"imagePullPolicy": policy}),
         "command": ["sh", "-c", _HELP],
+        **({"env": [no_gpus()]} if site.gpu_resource.startswith(NVIDIA) else {}),
         "resources": _HELPER_RESOURCES,
         "securityContext": {**_SECURITY, **identity},
         "volumeMounts": [

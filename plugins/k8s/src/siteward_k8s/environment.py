@@ -11,6 +11,7 @@ from siteward_k8s.options import SiteOptions, StudyOptions
 
 # With NVIDIA's runtime this variable alone, a job's or an image's, gives a container devices.
 GPUS_SEEN = "NVIDIA_VISIBLE_DEVICES"
+NVIDIA = "nvidia.com/"
 _PATH = "PYTHONPATH"
 
 
@@ -68,8 +69,13 @@ def _job_variables(request: JobRequest) -> dict[str, str]:
 def _hide_gpus(found: dict[str, Any], site: SiteOptions, has_gpus: bool) -> None:
     """Take the variable for devices out of a job's hands."""
     found.pop(GPUS_SEEN, None)
-    if not has_gpus and site.gpu_resource.startswith("nvidia.com/"):
-        found[GPUS_SEEN] = {"name": GPUS_SEEN, "value": "void"}
+    if not has_gpus and site.gpu_resource.startswith(NVIDIA):
+        found[GPUS_SEEN] = no_gpus()
+
+
+def no_gpus() -> dict[str, Any]:
+    """Return the variable that keeps NVIDIA's runtime from giving a container devices."""
+    return {"name": GPUS_SEEN, "value": "void"}
 
 
 def _of_secret(variable: str, name: str, key: str) -> dict[str, Any]:

@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from sys import intern
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 
 from siteward import Reason
 from siteward_k8s import layout
+from siteward_k8s.containerfacts import ContainerFacts, read_containers, seconds
 
-State = Literal["waiting", "running", "terminated"]
-Kind = Literal["init", "main", "sidecar"]
-_MAIN_NAMES = (layout.JOB, "nvflare_job")
-_UNKNOWN_KEYS = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})
-
-
-@frozen(kw_only=True)
-class ContainerFacts:
-    """One container. ``last`` is how it ended the time before, where it was started anew.
-
-    Times are seconds since the epoch, by the node's clock; ``exit_code`` and ``signal`` are of a terminated one.
-    """
-
-    name: str
-    kind: Kind
-    state: State = "waiting"
-    reason: str = ""
-    message: str = ""
-    image: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    restarts: int = 0
-    last: ContainerFacts | None = None
+_DISRUPTIONS = ("DisruptionTarget", "TerminationTarget")
+_NOT_KEPT = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})
 
 
 @frozen(kw_only=True)
@@ -142,11 +119,11 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
     notes = {
         intern(key): value
         for key, value in (metadata.get("annotations") or {}).items()
-        if key.startswith(layout.PREFIX) and key not in _UNKNOWN_KEYS
+        if key.startswith(layout.PREFIX) and key not in _NOT_KEPT
     }
     scheduled_at, conditions = _read_conditions(status.get("conditions") or ())
-    containers, main = _read_containers(spec, status, notes.get(layout.CONTAINER))
-    deleted_at = _seconds(metadata.get("deletionTimestamp"))
+    containers, main = read_containers(spec, status, notes.get(layout.CONTAINER))
+    deleted_at = seconds(metadata.get("deletionTimestamp"))
     if deleted_at is not None:
         deleted_at -= metadata.get("deletionGracePeriodSeconds") or 0
     deadline, started = spec.get("activeDeadlineSeconds"), status.get("startTime")
@@ -158,11 +135,11 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         reason=intern(status.get("reason") or ""),
         message=status.get("message") or "",
         node=intern(spec.get("nodeName") or ""),
-        created=_seconds(metadata.get("creationTimestamp")),
+        created=seconds(metadata.get("creationTimestamp")),
         scheduled_at=scheduled_at,
         gates=tuple(intern(each.get("name", "")) for each in gates) if gates else (),
         deleted_at=deleted_at,
-        deadline=(_seconds(started) or 0.0) + deadline if deadline and started else None,
+        deadline=(seconds(started) or 0.0) + deadline if deadline and started else None,
         conditions=conditions,
         containers=containers,
         main=main,
@@ -175,79 +152,17 @@ def _read_conditions(conditions: Any) -> tuple[float | None, tuple[Condition, ..
     for each in conditions:
         kind, status = each.get("type", ""), each.get("status", "")
         if kind == "PodScheduled" and status == "True":
-            scheduled_at = _seconds(each.get("lastTransitionTime"))
-        elif status != "True" or kind == "DisruptionTarget":
+            scheduled_at = seconds(each.get("lastTransitionTime"))
+        elif status != "True" or kind in _DISRUPTIONS:
             condition = Condition(
                 type=intern(kind),
                 status=intern(status),
                 reason=intern(each.get("reason") or ""),
                 message=each.get("message") or "",
-                since=_seconds(each.get("lastTransitionTime")),
+                since=seconds(each.get("lastTransitionTime")),
             )
             kept.append(condition)
     return scheduled_at, tuple(kept)
-
-
-def _read_containers(
-    spec: Mapping[str, Any], status: Mapping[str, Any], main_name: str | None
-) -> tuple[tuple[ContainerFacts, ...], ContainerFacts | None]:
-    """Return every container that is told of, the job's first after the init ones, and the job's."""
-    listed = spec.get("containers") or ()
-    if main_name is None:
-        names = [each.get("name", "") for each in listed]
-        main_name = next((each for each in _MAIN_NAMES if each in names), names[0] if len(names) == 1 else None)
-    inits, main, sidecars = [], None, []
-    told = status.get("initContainerStatuses")
-    if told:
-        beside = {
-            each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"
-        }
-        inits = [_read_container(each, "sidecar" if each.get("name") in beside else "init") for each in told]
-    for each in status.get("containerStatuses") or ():
-        if each.get("name") == main_name:
-            main = _read_container(each, "main")
-        else:
-            sidecars.append(_read_container(each, "sidecar"))
-    if main is None and main_name is not None:
-        image = next((each.get("image") or "" for each in listed if each.get("name") == main_name), "")
-        main = ContainerFacts(name=intern(main_name), kind="main", image=image)
-    return (*inits, *([main] if main else []), *sidecars), main
-
-
-def _read_container(told: Mapping[str, Any], kind: Kind) -> ContainerFacts:
-    name, state, last = told.get("name") or "", told.get("state") or {}, told.get("lastState")
-    restarts, image = told.get("restartCount") or 0, intern(told.get("image") or "")
-    before = _read_container({"name": name, "state": last}, kind) if last and last.get("terminated") else None
-    if (ended := state.get("terminated")) is not None:
-        return ContainerFacts(
-            name=intern(name),
-            kind=kind,
-            state="terminated",
-            reason=intern(ended.get("reason") or ""),
-            message=ended.get("message") or "",
-            image=image,
-            exit_code=ended.get("exitCode", 0),
-            signal=ended.get("signal") or None,
-            started_at=_seconds(ended.get("startedAt")) or None,
-            finished_at=_seconds(ended.get("finishedAt")) or None,
-            restarts=restarts,
-            last=before,
-        )
-    if (running := state.get("running")) is not None:
-        since = _seconds(running.get("startedAt"))
-        return ContainerFacts(
-            name=intern(name), kind=kind, state="running", image=image, started_at=since, restarts=restarts, last=before
-        )
-    waiting = state.get("waiting") or {}
-    return ContainerFacts(
-        name=intern(name),
-        kind=kind,
-        reason=intern(waiting.get("reason") or ""),
-        message=waiting.get("message") or "",
-        image=image,
-        restarts=restarts,
-        last=before,
-    )
 
 
 def read_event(event: Mapping[str, Any]) -> EventFacts:
@@ -269,7 +184,7 @@ def read_event(event: Mapping[str, Any]) -> EventFacts:
         type=intern(event.get("type") or ""),
         reason=intern(event.get("reason") or ""),
         message=event.get("message") or event.get("note") or "",
-        time=next((time for each in times if (time := _seconds(each)) is not None), None),
+        time=next((time for each in times if (time := seconds(each)) is not None), None),
         count=series.get("count") or event.get("count") or event.get("deprecatedCount") or 1,
         container=intern(container.removesuffix("}")),
     )
@@ -288,14 +203,5 @@ def read_verdict(facts: PodFacts) -> tuple[Reason, str] | None:
     try:
         reason, message = json.loads(note)
         return Reason(reason), str(message)
-    except (ValueError, TypeError):
-        return None
-
-
-def _seconds(text: Any) -> float | None:
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text).timestamp()
     except (ValueError, TypeError):
         return None

@@ -80,7 +80,8 @@ def judge(facts: PodFacts, events: Iterable[EventFacts], waited: Waited, limits:
         return _GO_ON
     events = list(events)
     trouble = find_trouble(facts, events)
-    if trouble is not None and trouble.fatal:
+    after = trouble.fatal_after if trouble is not None else None
+    if trouble is not None and (trouble.fatal or (after is not None and waited.scheduled >= after)):
         return Fail(reason=trouble.reason, message=trouble.message)
     if facts.staging:
         return Wait(message=trouble.message if trouble else "")
@@ -104,7 +105,8 @@ def _wait(
     facts: PodFacts, events: list[EventFacts], trouble: Trouble | None, spent: float, limit: float | None
 ) -> Wait:
     if trouble is not None:
-        return Wait(message=trouble.message, look_again_in=None if limit is None else limit - spent)
+        ends = [each for each in (limit, trouble.fatal_after) if each is not None]
+        return Wait(message=trouble.message, look_again_in=min(ends) - spent if ends else None)
     left = None if limit is None else (limit or _FIRST_WORD) - spent
     if spent >= _QUIET:
         return Wait(message=progress(facts, events), look_again_in=left)

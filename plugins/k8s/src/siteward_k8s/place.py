@@ -121,7 +121,9 @@ class Place:
 
 def _seconds(seconds: float | None) -> str:
     """Return seconds as an annotation has them; no end is null, as in the site file."""
-    return json.dumps(None if seconds is None or math.isinf(seconds) else seconds)
+    if seconds is None or math.isinf(seconds):
+        return "null"
+    return json.dumps(int(seconds) if seconds == int(seconds) else seconds)
 
 
 def read_seconds(pod: Mapping[str, Any], annotation: str, default: float | None = None) -> float | None:

@@ -82,18 +82,24 @@ def _problems(template: Any) -> Iterator[Problem]:
     for key, wanted in (("kind", "Pod"), ("apiVersion", "v1")):
         if template.get(key, wanted) != wanted:
             yield Problem(key, f"expected {wanted}, got {template[key]!r}")
+    yield from _maps("", template, ("metadata", "spec"))
     metadata, spec = template.get("metadata"), template.get("spec")
-    yield from _maps("metadata", metadata, ("labels", "annotations"), text=True)
-    yield from _maps("spec", spec, ("nodeSelector",), text=True)
-    if not isinstance(spec, Mapping):
-        return
-    yield from _maps("spec", spec, ("securityContext", "affinity", "overhead"))
-    broken = [problem for key in _SPEC_LISTS for problem in _mappings(f"spec.{key}", spec.get(key))]
-    yield from broken
-    if not broken:
-        yield from _pod_problems(spec)
-    if not broken and (words := _not_plain(template)):
-        yield Problem("", words)
+    if isinstance(metadata, Mapping):
+        yield from _maps("metadata", metadata, ("labels", "annotations"), text=True)
+        yield from _mappings("metadata.ownerReferences", metadata.get("ownerReferences"))
+    if isinstance(spec, Mapping):
+        yield from _maps("spec", spec, ("nodeSelector",), text=True)
+        yield from _maps("spec", spec, ("securityContext", "affinity", "overhead"))
+        if isinstance(context := spec.get("securityContext"), Mapping):
+            yield from _maps("spec.securityContext", context, ("capabilities",))
+        broken = [problem for key in _SPEC_LISTS for problem in _mappings(f"spec.{key}", spec.get(key))]
+        yield from broken or _pod_problems(spec)
+    try:
+        json.dumps(template, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        yield Problem("", f"holds something that a Pod cannot ({error}); put quotes around dates")
+    else:
+        yield from _keys("", template)
 
 
 def _pod_problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
@@ -104,7 +110,9 @@ def _pod_problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
     for key in ("containers", "initContainers"):
         for number, each in enumerate(spec.get(key) or []):
             where, name = f"spec.{key}[{number}]", each.get("name")
-            if name in (STAGE, HELPER):
+            if not isinstance(name, str | None):
+                yield Problem(f"{where}.name", f"expected text, got {_kind(name)}")
+            elif name in (STAGE, HELPER):
                 yield Problem(f"{where}.name", f"{name} is siteward's own; choose another name")
             elif name in names:
                 yield Problem(f"{where}.name", f"{name} is another container's too")
@@ -122,11 +130,13 @@ def _container_problems(where: str, container: Mapping[str, Any]) -> Iterator[Pr
     for key, by in CONTAINER_LISTS.items():
         broken = [*_mappings(f"{where}.{key}", container.get(key))]
         yield from broken or _keyed(f"{where}.{key}", container.get(key) or [], by)
-    for name, each in enumerate(container.get("env") or [] if isinstance(container.get("env"), list) else []):
-        if isinstance(each, Mapping) and not isinstance(each.get("value", ""), str):
-            yield Problem(f"{where}.env[{name}].value", f"expected text, got {each['value']!r}; quote it")
-    if isinstance(container.get("resources"), Mapping):
-        yield from _maps(f"{where}.resources", container["resources"], ("requests", "limits"))
+    env = container.get("env")
+    for number, each in enumerate(env if isinstance(env, list) else ()):
+        if isinstance(each, Mapping) and not isinstance(each.get("value") or "", str):
+            yield Problem(f"{where}.env[{number}].value", f"expected text, got {each['value']!r}; quote it")
+    for key, blocks in (("resources", ("requests", "limits")), ("securityContext", ("capabilities",))):
+        if isinstance(container.get(key), Mapping):
+            yield from _maps(f"{where}.{key}", container[key], blocks)
 
 
 def _keyed(where: str, items: list[Mapping[str, Any]], key: str) -> Iterator[Problem]:
@@ -152,17 +162,12 @@ def _mappings(where: str, value: Any) -> Iterator[Problem]:
             yield Problem(f"{where}[{number}]", f"expected a mapping, got {_kind(each)}")
 
 
-def _maps(where: str, value: Any, keys: tuple[str, ...], *, text: bool = False) -> Iterator[Problem]:
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
-        if text or not where.endswith("spec"):
-            yield Problem(where, f"expected a mapping, got {_kind(value)}")
-        return
+def _maps(where: str, value: Mapping[str, Any], keys: tuple[str, ...], *, text: bool = False) -> Iterator[Problem]:
+    """Each of the keys, where it is there, is a mapping; of texts, if so wanted."""
     for key in keys:
         inner = value.get(key)
         if inner is not None and not isinstance(inner, Mapping):
-            yield Problem(f"{where}.{key}", f"expected a mapping, got {_kind(inner)}")
+            yield Problem(f"{where}.{key}".lstrip("."), f"expected a mapping, got {_kind(inner)}")
         elif text and inner:
             yield from (
                 Problem(f"{where}.{key}.{name}", f"expected text, got {each!r}; quote it")
@@ -171,12 +176,17 @@ def _maps(where: str, value: Any, keys: tuple[str, ...], *, text: bool = False) 
             )
 
 
-def _not_plain(template: Mapping[str, Any]) -> str | None:
-    try:
-        json.dumps(template, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        return f"holds something that a Pod cannot ({error}); put quotes around dates"
-    return None
+def _keys(where: str, value: Any) -> Iterator[Problem]:
+    """Every key is text."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            inner = f"{where}.{key}".lstrip(".")
+            if not isinstance(key, str):
+                yield Problem(inner, f"expected text as its name, got {key!r}; quote it")
+            yield from _keys(inner, each)
+    elif isinstance(value, (list, tuple)):
+        for number, each in enumerate(value):
+            yield from _keys(f"{where}[{number}]", each)
 
 
 def _kind(value: Any) -> str:

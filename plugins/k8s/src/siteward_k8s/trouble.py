@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
 from siteward import Reason
 from siteward_k8s import layout
-from siteward_k8s.facts import ContainerFacts, EventFacts, PodFacts
+from siteward_k8s.containerfacts import ContainerFacts
+from siteward_k8s.facts import EventFacts, PodFacts
 from siteward_k8s.words import bare, cause, no_node, one_line
 
 _SKEW = 60.0
@@ -18,6 +19,10 @@ _NEVER_AN_IMAGE = frozenset({"InvalidImageName", "ErrImageNeverPull", "Signature
 _NO_IMAGE_YET = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
 _CANNOT_START = frozenset({"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
 _TRIES = 2
+# Where events cannot be read, attempts cannot be counted: the kubelet has made the second by then.
+_TWICE_WITHIN = 60.0
+_PULL_AS_NOBODY = "FailedToRetrieveImagePullSecret"
+_STEPS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"})
 
 # An image is not there, or not for us. What may pass is looked for first: a rate limit may speak of authentication.
 _IMAGE_FOR_GOOD = re.compile(
@@ -28,20 +33,19 @@ _IMAGE_FOR_GOOD = re.compile(
 _IMAGE_MAY_PASS = re.compile(
     r"(?i)toomanyrequests|too many requests|rate limit|rate exceeded|\b429\b|\bqps\b|status(?: code)?:? 5\d\d"
     r"|\b50[0-4] (?:internal|not impl|bad gateway|service|gateway)|i/o timeout|timed? ?out|deadline exceeded|canceled"
-    r"|no such host|server misbehaving|connection re|network is|no route to host|\beof\b|tls|x509|unavailable"
+    r"|no such host|server misbehaving|connection re|network is|no route to host|\beof\b|\btls\b|x509|unavailable"
     r"|no space left|temporar"
 )
 _START_MAY_PASS = re.compile(
-    r"(?i)deadline exceeded|reserved for|timed? ?out|connection re|unavailable|no space left|sandbox|busy"
+    r"(?i)deadline exceeded|reserved for|timed? ?out|connection re|unavailable|no space left|sandbox|\bbusy\b"
     r"|too many open files|temporarily|cannot allocate memory|not ready"
 )
-_CONFIG_MAY_PASS = re.compile(
-    r"(?i)failed to sync|timed? ?out|not yet been read|deadline exceeded|connection re|etcd|too many requests|subpath"
+_NO_COMMAND = re.compile(r"(?i)executable file .*not found|no command specified|exec format error")
+_CONFIG_FOR_GOOD = re.compile(
+    r"(?i)(?:secret|configmap)s? \S+ not found|couldn't find key|non-existent (?:secret|config)"
+    r"|runasnonroot|non-numeric"
 )
-_CONFIG_FOR_GOOD = re.compile(r"(?i)not found|couldn't find key|non-existent|runasnonroot|non-numeric|invalid")
-_MISSING = re.compile(
-    r"(?i)(?:secret|configmap) \S+ not found|couldn't find key|non-existent (?:secret|config)|type check"
-)
+_MISSING = re.compile(_CONFIG_FOR_GOOD.pattern + "|type check failed")
 
 _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _INSUFFICIENT = re.compile(
@@ -53,11 +57,15 @@ _KUEUE = "kueue.x-k8s.io/"
 
 @frozen(kw_only=True)
 class Trouble:
-    """What keeps a pod from starting: for good (``fatal``) or until a timeout, and the reason for giving it up."""
+    """What keeps a pod from starting: for good (``fatal``) or until a timeout, and the reason for giving it up.
+
+    ``fatal_after``: so many seconds on its node make it one for good.
+    """
 
     fatal: bool
     reason: Reason
     message: str
+    fatal_after: float | None = None
 
 
 def own(facts: PodFacts, events: Iterable[EventFacts]) -> list[EventFacts]:
@@ -153,11 +161,12 @@ def _of_container(container: ContainerFacts, events: list[EventFacts]) -> Troubl
     if container.reason in _NO_IMAGE_YET:
         return _of_image(container, events)
     if container.reason == "CreateContainerConfigError":
-        plain = bare(text)
-        fatal = bool(_CONFIG_FOR_GOOD.search(plain)) and not _CONFIG_MAY_PASS.search(plain)
+        fatal = bool(_CONFIG_FOR_GOOD.search(bare(text)))
         message = f"the container{whose} cannot be set up: {cause(text) or container.reason}"
         return Trouble(fatal=fatal, reason=Reason.CONFIG_ERROR, message=message)
-    fatal = container.reason in _CANNOT_START and not _START_MAY_PASS.search(bare(text))
+    plain = bare(text)
+    may_pass = _START_MAY_PASS.search(plain) and not _NO_COMMAND.search(plain)
+    fatal = container.reason in _CANNOT_START and not may_pass
     message = f"the container{whose} cannot be started: {cause(text) or container.reason}"
     return Trouble(fatal=fatal, reason=Reason.LAUNCH_FAILED, message=message)
 
@@ -179,8 +188,10 @@ def _of_image(container: ContainerFacts, events: list[EventFacts]) -> Trouble:
     message += f": {cause(text)}" if texts else ""
     if for_good:
         message += ". Check its name and tag, and the site's image_pull_secrets"
-    fatal = for_good and pulls(container, events) >= _TRIES
-    return Trouble(fatal=fatal, reason=Reason.IMAGE_ERROR, message=message)
+        message += "".join(f" ({cause(each.message)})" for each in events if each.reason == _PULL_AS_NOBODY)[:200]
+    tries = pulls(container, events)
+    after = _TWICE_WITHIN if for_good and not tries else None
+    return Trouble(fatal=for_good and tries >= _TRIES, reason=Reason.IMAGE_ERROR, message=message, fatal_after=after)
 
 
 _PULLED_BACK = re.compile(r'^Back-off pulling image "[^"]*"$')
@@ -205,22 +216,29 @@ def pulls(container: ContainerFacts, events: Iterable[EventFacts]) -> int:
 
 def _of_events(events: list[EventFacts]) -> Trouble | None:
     """Return the trouble that the newest event tells of: what a later step has followed is overcome."""
-    latest = next(
-        (each for each in reversed(events) if each.reason not in ("FailedScheduling", "NotTriggerScaleUp")), None
-    )
-    if latest is None or latest.type != "Warning":
+    latest = next((each for each in reversed(events) if each.reason in _STEPS or each.reason in _SETBACKS), None)
+    if latest is None or latest.reason in _STEPS:
         return None
-    match latest.reason:
-        case "FailedMount" | "FailedAttachVolume" | "FailedMapVolume":
-            reason = Reason.CONFIG_ERROR if _MISSING.search(latest.message) else Reason.LAUNCH_FAILED
-            message = "its volumes cannot be mounted yet"
-        case "FailedCreatePodSandBox" | "NetworkNotReady":
-            reason, message = Reason.LAUNCH_FAILED, "its node cannot set up its network and sandbox yet"
-        case "Failed" | "BackOff" | "InspectFailed" if "image" in latest.message:
-            reason, message = Reason.IMAGE_ERROR, "its image cannot be pulled"
-        case _:
-            reason, message = Reason.LAUNCH_FAILED, f"its node reports {latest.reason}"
-    return Trouble(fatal=False, reason=reason, message=f"{message}: {cause(latest.message)}")
+    reason, words = _SETBACKS[latest.reason]
+    if reason is None:
+        reason = Reason.CONFIG_ERROR if _MISSING.search(latest.message) else Reason.LAUNCH_FAILED
+    return Trouble(fatal=False, reason=reason, message=f"{words}: {cause(latest.message)}")
+
+
+_VOLUMES = "its volumes cannot be mounted yet"
+_SANDBOX = "its node cannot set up its network and sandbox yet"
+# Warnings of a kubelet that keep a pod from starting for as long as they are the last word; None: by the message.
+_SETBACKS: Mapping[str, tuple[Reason | None, str]] = {
+    "FailedMount": (None, _VOLUMES),
+    "FailedAttachVolume": (None, _VOLUMES),
+    "FailedMapVolume": (None, _VOLUMES),
+    "FailedCreatePodSandBox": (Reason.LAUNCH_FAILED, _SANDBOX),
+    "NetworkNotReady": (Reason.LAUNCH_FAILED, _SANDBOX),
+    "FailedPrepareDynamicResources": (Reason.LAUNCH_FAILED, "its devices cannot be prepared yet"),
+    "FailedCreatePodContainer": (Reason.LAUNCH_FAILED, "its node cannot make its control groups"),
+    "FailedSync": (Reason.LAUNCH_FAILED, "its node cannot start it yet"),
+    "InspectFailed": (Reason.IMAGE_ERROR, "its image cannot be used yet"),
+}
 
 
 def progress(facts: PodFacts, events: Iterable[EventFacts]) -> str:
