@@ -73,7 +73,7 @@ class Verdicts:
         self._later.call(0, lambda: self._carry_out(record, reason, message, seen))
 
     def _carry_out(self, record: Record, reason: Reason, message: str, seen: str) -> None:
-        if self._stopped or record.end is not None:
+        if self._stopped or record.is_over or record.end is not None:
             return
         try:
             self._write(record, reason, message)
@@ -115,7 +115,7 @@ class Verdicts:
 
     def _ask_node(self, record: Record) -> None:
         facts = record.facts
-        if self._stopped or record.end is not None or record.given_up or facts is None:
+        if self._stopped or record.is_over or record.end is not None or record.given_up or facts is None:
             return
         words, pause = "", _NODE_AGAIN
         try:
