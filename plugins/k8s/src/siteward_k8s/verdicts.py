@@ -88,7 +88,10 @@ class Verdicts:
             self._log.warning("job %s: why it is given up cannot be noted: %s", record.ref.job_id, error)
         status = given_up(reason, message, seen)
         if not self._settle(record, status):
-            return
+            # The watch may have been faster to read what was just written.
+            found = record.end.result if record.end is not None else None
+            if found is None or (found.reason, found.message) != (reason, message):
+                return
         try:
             self._give_up(record.ref, reason, message, seen)
         except BackendError as error:
