@@ -23,7 +23,8 @@ from siteward import (
     hookimpl,
     installation_id,
 )
-from siteward_k8s import build, claim, creating, layout, limits, options, transfer
+from siteward_k8s import build, creating, layout, limits, options, transfer
+from siteward_k8s.claim import Claim
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import NotSent
 from siteward_k8s.logs import read_logs
@@ -122,8 +123,8 @@ class Backend:
         )
         self._pods.expect(ref, waits)
         try:
-            if (root := self._claim()) is not None:
-                claim.put(root, name, request.job_dir, _user_of(built.manifest))
+            if (claim := self._claim()) is not None:
+                claim.put(name, request.job_dir)
             pod = creating.create(self._cluster, self.place, built, self._context.log)
         except Unreachable as error:
             if not isinstance(error, NotSent):
@@ -149,16 +150,15 @@ class Backend:
         container = built.manifest["metadata"]["annotations"][layout.CONTAINER]
         return place.ref(request.job_id, request.attempt, container=container), built
 
-    def _claim(self) -> Path | None:
+    def _claim(self) -> Claim | None:
         """Return this installation's folder of the claim, None where job directories go another way."""
-        if self._options.job_directory != "pvc":
+        site = self._options
+        if site.job_directory != "pvc":
             return None
-        root = self._context.base_dir / Path(str(self._options.job_directory_path)).expanduser()
-        if not root.is_dir():
-            raise LaunchRefused(f"{root}, where the claim is to be, is no folder: mount it, or set job_directory_path")
-        folder = root / self._owner
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        root = self._context.base_dir / Path(str(site.job_directory_path)).expanduser()
+        if root.is_dir():
+            (root / self._owner).mkdir(mode=0o700, exist_ok=True)
+        return Claim(root / self._owner, max_bytes=site.max_collect, user=build.user_of(site))
 
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
@@ -196,8 +196,8 @@ class Backend:
                 yield pod
 
         self._pods.on_list(noted())
-        if (root := self._claim()) is not None:
-            claim.sweep(root, kept | {ref.data["name"] for ref in self._pods.known()})
+        if (claim := self._claim()) is not None:
+            claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""
@@ -217,15 +217,13 @@ class Backend:
         """Bring the job directory back."""
         if self._options.job_directory == "transfer":
             return transfer.fetch(self._cluster, ref, target, self._options.max_collect)
-        root = self._claim()
-        return "lost" if root is None else claim.get(root, ref.data["name"], target, self._options.max_collect)
+        claim = self._claim()
+        return "lost" if claim is None else claim.get(ref.data["name"], target)
 
     @hookimpl
     def siteward_read_logs(self, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
         """Read the output of the job's container."""
-        yield from read_logs(
-            self._cluster, ref, ref.data["container"], follow, tail, lambda: self._pods.look(ref).state.ended
-        )
+        yield from read_logs(self._cluster, self._pods, ref, follow, tail)
 
     # --- the site -------------------------------------------------------------------------------------------
 
@@ -241,8 +239,8 @@ class Backend:
         """Delete the pod and whatever else there is of the job."""
         name = ref.data["name"]
         creating.remove(self._cluster, ref, secret=self._has_secret(ref))
-        if (root := self._claim()) is not None:
-            claim.drop(root, name)
+        if (claim := self._claim()) is not None:
+            claim.drop(name)
         self._forget(name)
 
     def _has_secret(self, ref: JobRef) -> bool:
@@ -276,13 +274,6 @@ class Backend:
         self._staging.close()
         self._later.close()
         self._cluster.close()
-
-
-def _user_of(manifest: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return uid and gid of a pod's job; None where its image decides."""
-    security = manifest["spec"].get("securityContext") or {}
-    user = security.get("runAsUser")
-    return None if user is None else (user, security.get("runAsGroup", user))
 
 
 def _parent() -> ParentPod | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from attrs import evolve
 
-from siteward import BackendError, JobRef, JobStatus, Later, Publish, Reason, ended
+from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason, ended
 from siteward_k8s.diagnose import finished, gone
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import read_event, read_pod
@@ -204,6 +204,15 @@ class Pods:
         """Return the jobs that have not ended, as far as is known here."""
         with self.changed:
             return [record.ref for record in self._jobs.alive()]
+
+    def seen(self, ref: JobRef) -> tuple[JobState, str | None]:
+        """Return a job's state, and the name of its container if its pod was seen, without asking."""
+        with self.changed:
+            record = self._records.get(ref.data["name"])
+            if record is None:
+                return JobState.PENDING, None
+            main = None if record.facts is None else record.facts.main
+            return (record.end or record.seen).state, None if main is None else main.name
 
     def _take(self, ref: JobRef, pod: Mapping[str, Any], *, deleted: bool = False) -> Record | None:
         """Take in a pod and judge it if it waits; None when it is no news."""
