@@ -1,0 +1,1 @@
+"""siteward backend that runs jobs as Kubernetes pods."""
