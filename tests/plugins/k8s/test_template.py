@@ -321,6 +321,7 @@ BROKEN = {
     "yaml": ("spec: [", "is not YAML: while parsing"),
     "python": ("!!python/object/apply:os.system [id]", "is not YAML: could not determine a constructor"),
     "binary": ("spec: \x00", "is not YAML"),
+    "key twice": ("spec: {}\nkind: Pod\nspec: {}", "is not YAML: 'spec' is there twice"),
     "kind": ("kind: Deployment", "kind: expected Pod, got 'Deployment'"),
     "version": ("apiVersion: v2", "apiVersion: expected v1, got 'v2'"),
     "key": ("sepc: {}", "sepc: unknown key; a Pod has apiVersion, kind, metadata, spec, status"),

@@ -42,8 +42,9 @@ def environment(
     jobs = _job_variables(request)
     if site_says:
         jobs.pop(GPUS_SEEN, None)
+    secrets = jobs.keys() & set(request.secrets)
     for name, value in {**own, **jobs}.items():
-        if name in request.secrets and name in jobs:
+        if name in secrets:
             found[name] = _of_secret(name, secret, name)
         else:
             found[name] = {"name": name, "value": literal(value)}
