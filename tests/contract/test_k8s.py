@@ -1,7 +1,6 @@
-"""The Kubernetes backend keeps the whole contract on a real cluster, with no more rights than sites are told to give."""
+"""The Kubernetes backend keeps the whole contract on a real cluster, with the rights that sites are told to give."""
 
 import pytest
-import yaml
 
 from siteward.testing import BackendContract, BackendSetup
 

@@ -11,6 +11,8 @@ from attrs import frozen
 from siteward_k8s.client import Cluster
 
 from .fakeapi import NAMESPACE, FakeApi
+from .helpers import Sites
+from .rights import rules
 
 
 @frozen(kw_only=True)
@@ -38,3 +40,17 @@ def fake_cluster(api: FakeApi, tmp_path: Path):
     cluster = Cluster(Where(kubeconfig=str(path)), tmp_path, logging.getLogger("siteward.test"))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def sites(namespace, tmp_path: Path):
+    """Make sites in a namespace of the test's own; their default image is busybox."""
+    sites = Sites(namespace, namespace.user("siteward", rules("transfer")), tmp_path)
+    yield sites
+    sites.close()
+
+
+@pytest.fixture
+def site(sites):
+    """A site on the tests' cluster."""
+    return sites.open()

@@ -1,11 +1,14 @@
 """From a request to a pod: what runs, as whom, with what, and nothing that the site did not allow."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from siteward import Allocation, LaunchRefused
 from siteward_k8s import layout
+from siteward_k8s.options import Dataset, StudyOptions
+from siteward_k8s.volumes import volumes_of
 
 from .building import a_place, built, env_of, main_of, spec_of
 
@@ -281,6 +284,16 @@ def test_datasets_are_claims_or_paths_of_the_nodes():
         "/data/cancer/out_1": (False, {"persistentVolumeClaim": {"claimName": "out", "readOnly": False}}),
         "/data/cancer/mri": (True, {"hostPath": {"path": "/srv/mri", "type": "Directory"}}),
     }
+
+
+@pytest.mark.parametrize(("source", "path"), [("./a", "/srv/site/a"), ("../a", "/srv/a"), ("../a/./b/", "/srv/a/b")])
+def test_paths_may_start_at_the_site_files_folder(source, path):
+    """As all paths in a site file do."""
+    place = a_place({"allow_host_path": True}, base_dir=Path("/srv/site"))
+    volumes, _mounts, _problems = volumes_of(
+        StudyOptions(datasets={"a": Dataset(source=source)}), "cancer", place, "pod", None
+    )
+    assert volumes[-1]["hostPath"] == {"path": path, "type": "Directory"}
 
 
 def test_paths_of_the_nodes_need_the_sites_word():

@@ -23,6 +23,7 @@ from siteward import (
     Publish,
     Reason,
     Unreachable,
+    hand_over,
     hookimpl,
     installation_id,
     pack_directory,
@@ -33,7 +34,7 @@ from siteward_docker.absent import Absences
 from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_config
 from siteward_docker.logs import read_logs
 from siteward_docker.news import News
-from siteward_docker.ownership import hand_over, user_of
+from siteward_docker.ownership import user_of
 from siteward_docker.secretfiles import SecretFiles
 from siteward_docker.starting import Starts
 from siteward_docker.stopping import Stops

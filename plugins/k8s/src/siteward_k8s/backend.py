@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +185,18 @@ class Backend:
         self._staging.on_pod(pod)
         self._pods.on_pod(kind, pod)
 
-    def _on_list(self, pods: list[dict[str, Any]]) -> None:
-        for pod in pods:
-            self._staging.on_pod(pod)
-        self._pods.on_list(pods)
+    def _on_list(self, pods: Iterable[dict[str, Any]]) -> None:
+        kept = set()
+
+        def noted() -> Iterator[dict[str, Any]]:
+            for pod in pods:
+                kept.add(pod["metadata"]["name"])
+                self._staging.on_pod(pod)
+                yield pod
+
+        self._pods.on_list(noted())
         if (claim := self._claimed()) is not None:
-            claim.sweep({pod["metadata"]["name"] for pod in pods} | {ref.data["name"] for ref in self._pods.known()})
+            claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""

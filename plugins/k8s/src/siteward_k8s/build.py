@@ -57,7 +57,7 @@ def build_pod(request: JobRequest, place: Place, template: Mapping[str, Any] | N
     image = job.image or study.image or site.default_image
     if image is None:
         problems.append(_no_image(request))
-    volumes, mounts, refused = volumes_of(study, request.study_name, site, name, job.ephemeral_storage)
+    volumes, mounts, refused = volumes_of(study, request.study_name, place, name, job.ephemeral_storage)
     if problems := problems + refused:
         raise LaunchRefused("; ".join(problems))
     pod: Mapping[str, Any] = template or {}

@@ -36,7 +36,11 @@ def check_cluster(cluster: Cluster, options: SiteOptions) -> list[Finding]:
         version = cluster.version()
         found = [Finding(level="ok", subject="cluster", message=f"{cluster.address}: {version}")]
         found += [*_check_permissions(cluster, options), *_check_namespace(cluster)]
-        found += [*_check_pull_secrets(cluster, options), *_check_claim(cluster, options), *_check_nodes(cluster, options)]
+        found += [
+            *_check_pull_secrets(cluster, options),
+            *_check_claim(cluster, options),
+            *_check_nodes(cluster, options),
+        ]
     except BackendError as error:
         remedy = "See that `kubectl get pods` works with the site's kubeconfig and context."
         return [Finding(level="fail", subject="cluster", message=str(error), remedy=remedy)]

@@ -122,14 +122,19 @@ def known_keys(known: Collection[str]) -> Callable[[Mapping[str, Any]], list[Pro
     return check
 
 
+def is_path(source: str) -> bool:
+    """Whether a dataset is a path of the nodes, and no claim."""
+    return source.startswith(("/", "./", "../"))
+
+
 def check_datasets(datasets: Mapping[str, Any]) -> list[Problem] | None:
     """Refuse names that are no folder's, and sources that are neither a path nor a claim."""
     words = "a dataset's name is 1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends"
     problems = [Problem(name, words) for name in datasets if not _DATASET.fullmatch(name)]
     for name, each in datasets.items():
-        path = each.source.startswith("/")
-        if (".." in each.source.split("/")) if path else check_object(each.source):
-            words = "expected a claim's name, or an absolute path without .., got"
+        dots = each.source.startswith("/") and ".." in each.source.split("/")
+        if dots or (not is_path(each.source) and check_object(each.source)):
+            words = "expected a claim's name, or a path that begins with /, ./ or ../, got"
             problems.append(Problem(f"{name}.source", f"{words} {each.source!r}"))
     return problems or None
 

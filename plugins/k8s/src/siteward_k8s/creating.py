@@ -57,7 +57,9 @@ def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> None:
     except Exists as error:
         try:
             found = cluster.get_secret(name)
-            mine = (found["metadata"].get("labels") or {}).get(layout.OWNER) == secret["metadata"]["labels"][layout.OWNER]
+            mine = (found["metadata"].get("labels") or {}).get(layout.OWNER) == secret["metadata"]["labels"][
+                layout.OWNER
+            ]
             if not mine:
                 raise LaunchRefused(f"there is a Secret {name!r} that is not siteward's") from error
             cluster.replace_secret(name, secret)

@@ -28,6 +28,7 @@ V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _PIECE = 2**17
 _READ = 2**15
 _CLOSES_WITHIN = 10.0
+_NOT_RUNNING = ("container not found", "not running", "stopped container", "not in running state", "task not found")
 
 
 def run(
@@ -70,7 +71,7 @@ class Exec:
         self._input = iter(()) if stdin is None else self._frames(stdin)
         self._unsent: bytes | memoryview = b""
         self._replies: list[bytes] = []
-        self._closed_by_server = False
+        self._hung_up = self._closed_by_server = False
 
     def _frames(self, stdin: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stdin:
@@ -138,9 +139,15 @@ class Exec:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
+        except OSError:
+            # The command has ended without waiting for all its input; how it ended may still be read.
+            self._hung_up, self._unsent = True, b""
+            return False
         return True
 
     def _next_frame(self) -> bytes:
+        if self._hung_up:
+            return b""
         if self._replies:
             return self._replies.pop(0)
         return b"" if self._status is not None else next(self._input, b"")
@@ -188,8 +195,10 @@ class Exec:
 def _failure(status: dict[str, Any], what: str) -> BackendError:
     """Return what kept a command from running, or from being seen to end."""
     words = str(status.get("message") or "it cannot be run")
-    if any(sign in words for sign in ("not found", "no such file or directory", "is not running", "not in running")):
-        return Missing(f"cannot {what}: {words}")
+    if "executable file not found" in words or 'exec: "' in words:
+        return Refused(f"cannot {what}: its image has no such command. Set `helper_image` in the site file to another")
+    if any(sign in words for sign in _NOT_RUNNING):
+        return Missing(f"cannot {what}: it does not run: {words}")
     return Refused(f"cannot {what}: {words}")
 
 
@@ -207,7 +216,10 @@ def _opened(connection: Connection, target: str, what: str, protocols: Sequence[
         options |= _way(connection)
         opened = websocket.create_connection(url, CONNECT_WITHIN * 2, **options)
     except websocket.WebSocketBadStatusException as error:
-        raise refusal(error.status_code, _Headers(error.resp_headers or {}), error.resp_body or b"", what) from None
+        body = error.resp_body or b""
+        if any(sign in body.decode("utf-8", "replace") for sign in _NOT_RUNNING):
+            raise Missing(f"cannot {what}: it does not run") from None
+        raise refusal(error.status_code, _Headers(error.resp_headers or {}), body, what) from None
     except (websocket.WebSocketException, OSError, ValueError) as error:
         raise unreachable(error, connection.address, what) from error
     protocol = opened.getsubprotocol()

@@ -250,6 +250,13 @@ class Pods:
         if not record.given_up:
             self._publish(record, record.end or record.seen)
 
+    def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
+        """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
+        with self.changed:
+            record = self._record(ref)
+            if record.facts is not None and record.end is None and not record.given_up:
+                self._verdicts.fail(record, reason, message, record.facts)
+
     # --- the watch's calls ----------------------------------------------------------------------------------
 
     def on_pod(self, kind: str, pod: dict[str, Any]) -> None:

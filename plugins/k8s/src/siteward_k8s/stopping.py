@@ -8,8 +8,8 @@ from collections.abc import Callable
 from logging import Logger
 
 from siteward import BackendError, JobRef, Later
-from siteward_k8s.client import Cluster
 from siteward_k8s import layout
+from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import PodFacts, read_pod
 from siteward_k8s.transfer import signal_job

@@ -119,9 +119,9 @@ class Verdicts:
             return
         words, pause = "", _NODE_AGAIN
         try:
-            words = is_lost(self._cluster.get_node(facts.node))
+            words = is_lost(self._cluster.get_node(facts.node), time.time())
         except Missing:
-            words = is_lost(None)
+            words = is_lost(None, time.time())
         except Forbidden:
             overdue = time.time() - (record.ends_by or 0.0)
             pause = _LONG_OVERDUE - overdue
