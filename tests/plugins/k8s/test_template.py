@@ -145,7 +145,7 @@ def test_the_templates_word_on_gpus_counts():
     assert (
         env_of(site=with_template({"env": env}), env={"NVIDIA_VISIBLE_DEVICES": "all"})["NVIDIA_VISIBLE_DEVICES"] == "0"
     )
-    own = with_template({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}})
+    own = with_template({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}, site={"max_gpus": 0})
     assert "NVIDIA_VISIBLE_DEVICES" not in env_of(site=own)
 
 
