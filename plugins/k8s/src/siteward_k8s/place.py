@@ -125,7 +125,7 @@ def _seconds(seconds: float | None) -> str:
     """Return seconds as an annotation has them; no end is null, as in the site file."""
     if seconds is None or math.isinf(seconds):
         return "null"
-    return json.dumps(int(seconds) if seconds == int(seconds) else seconds)
+    return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))
 
 
 def read_seconds(pod: Mapping[str, Any], annotation: str, default: float | None = None) -> float | None:
