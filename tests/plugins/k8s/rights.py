@@ -19,7 +19,11 @@ def rules(*components: str) -> list[dict[str, Any]]:
             {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"]},
             {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "get", "list", "update", "patch", "delete"]},
+            {
+                "apiGroups": [""],
+                "resources": ["secrets"],
+                "verbs": ["create", "get", "list", "update", "patch", "delete"],
+            },
         ]
     for part in ("base", *(f"components/{each}" for each in components)):
         for file in sorted((DEPLOY / part).glob("*role*.yaml")):

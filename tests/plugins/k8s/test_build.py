@@ -10,7 +10,7 @@ from siteward_k8s import layout
 from siteward_k8s.options import Dataset, StudyOptions
 from siteward_k8s.volumes import volumes_of
 
-from .building import a_place, built, env_of, main_of, spec_of
+from .building import OWNER, a_place, built, env_of, main_of, spec_of
 
 MODULE = {"command": None, "module": "fed.avg", "args": ["a b"]}
 POD_SECURITY = {
@@ -364,8 +364,9 @@ def test_a_claim_brings_the_job_directory_with_no_helper():
     assert [each["name"] for each in spec["containers"]] == ["job"]
     assert "initContainers" not in spec
     assert spec["volumes"] == [{"name": "siteward-job", "persistentVolumeClaim": {"claimName": "work"}}]
+    folder = f"{OWNER}/{a_place().pod_name('train-1', 1)}"
     assert spec["containers"][0]["volumeMounts"] == [
-        {"name": "siteward-job", "mountPath": "/siteward/job", "subPath": a_place().pod_name("train-1", 1)}
+        {"name": "siteward-job", "mountPath": "/siteward/job", "subPath": folder}
     ]
 
 

@@ -205,14 +205,11 @@ class Pods:
         with self.changed:
             return [record.ref for record in self._jobs.alive()]
 
-    def seen(self, ref: JobRef) -> tuple[JobState, str | None]:
-        """Return a job's state, and the name of its container if its pod was seen, without asking."""
+    def seen(self, ref: JobRef) -> JobState:
+        """Return a job's state as far as it is known, without asking."""
         with self.changed:
-            record = self._records.get(ref.data["name"])
-            if record is None:
-                return JobState.PENDING, None
-            main = None if record.facts is None else record.facts.main
-            return (record.end or record.seen).state, None if main is None else main.name
+            record = self._jobs.find(ref.data["name"])
+            return JobState.PENDING if record is None else (record.end or record.seen).state
 
     def _take(self, ref: JobRef, pod: Mapping[str, Any], *, deleted: bool = False) -> Record | None:
         """Take in a pod and judge it if it waits; None when it is no news."""
