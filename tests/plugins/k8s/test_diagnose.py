@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from siteward import JobState, Reason
 from siteward_k8s import diagnose, layout
-from siteward_k8s.facts import read_pod
+from siteward_k8s.facts import read_pod, verdict_note
 
 from .pods import (
     CREATED,
@@ -104,6 +104,17 @@ GONE = {
         ("FAILED", "Evicted"),
     ),
     "node gone": (facts(running(), conditions=[disrupted("DeletionByPodGC")]), False, ("LOST", "NodeLost")),
+    "queued out": (
+        facts(running(), conditions=[condition("TerminationTarget", "True", "WorkloadEvictedDueToPreempted")]),
+        False,
+        ("FAILED", "Evicted"),
+    ),
+    "not found by its node, ours": (
+        facts(UNLOCATED, phase="Failed", metadata=deleted(20)),
+        True,
+        ("ABORTED", "Aborted"),
+    ),
+    "never started, ours": (facts(waiting(), phase="Failed", metadata=deleted(20)), True, ("FAILED", "LaunchFailed")),
     "ended": (facts(terminated(3)), False, ("FAILED", "Error")),
     "ended, ours": (facts(terminated(143), metadata=deleted(20)), True, ("FAILED", "Signal")),
 }
@@ -119,7 +130,7 @@ def test_a_pod_that_is_no_more(before, ours, end):
 
 def test_a_verdict_outlives_its_driver():
     """Why a pod was given up is noted on it before it is deleted: the next driver, or the watch, tells the same."""
-    note = diagnose.verdict_note(Reason.CAPACITY_TIMEOUT, "it got no node\nwithin 300 s")
+    note = verdict_note(Reason.CAPACITY_TIMEOUT, "it got no node\nwithin 300 s")
     for state in (None, terminated(137)):
         told = pod(state, phase="Pending", metadata=deleted(20))
         told["metadata"]["annotations"] = {layout.END: note}
@@ -197,16 +208,7 @@ NODES = {
 def test_nodes_that_are_lost(told, age, lost):
     """A node that does not answer may come back with its jobs: it is waited for."""
     assert bool(diagnose.is_lost(told, CREATED + age)) is lost
-
-
-def test_which_pods_make_one_doubt_their_node():
-    """Those whose phase, readiness or deletion is not their kubelet's doing."""
-    doubted = [facts(running(), phase="Unknown"), facts(running(), conditions=[condition("Ready", "False")])]
-    doubted += [facts(running(), metadata=deleted(20)), facts(running(), reason="NodeLost")]
-    assert all(diagnose.doubts_node(each) for each in doubted)
-    trusted = [facts(running()), facts(running(), conditions=[condition("Ready", "False", "ContainersNotReady")])]
-    trusted += [read_pod(unscheduled(metadata=deleted(20))), facts(waiting(), conditions=[condition("Ready", "False")])]
-    assert not any(diagnose.doubts_node(each) for each in trusted)
+    assert bool(diagnose.is_lost(told)) is (lost or age == 299)
 
 
 @given(

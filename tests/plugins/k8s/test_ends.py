@@ -259,6 +259,12 @@ TAKEN = {
         None,
         "'fetch' failed with exit code 7: no network",
     ),
+    "init container failed, old kubelet": (
+        pod(UNLOCATED, phase="Failed", inits=[container("fetch", terminated(7))]),
+        "LaunchFailed",
+        None,
+        "'fetch' failed with exit code 7",
+    ),
     "init container out of memory": (
         pod(waiting("PodInitializing"), phase="Failed", inits=[container("fetch", terminated(137, "OOMKilled"))]),
         "LaunchFailed",

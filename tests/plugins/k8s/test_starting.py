@@ -19,6 +19,8 @@ CONFIG = "CreateContainerConfigError"
 FATAL = {
     "no Secret": (CONFIG, 'secret "study-db" not found', "ConfigError"),
     "no key of a Secret": (CONFIG, "couldn't find key password in Secret flare/study-db", "ConfigError"),
+    "no Secret, asked directly": (CONFIG, 'secrets "study-db" not found', "ConfigError"),
+    "no key named like a delay": (CONFIG, "couldn't find key timeout in Secret flare/etcd", "ConfigError"),
     "no ConfigMap": (CONFIG, 'configmap "settings" not found', "ConfigError"),
     "no key of a ConfigMap": (CONFIG, "couldn't find key url in ConfigMap flare/settings", "ConfigError"),
     "image runs as root": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,13 +11,16 @@ from attrs import evolve, frozen
 
 from siteward import JobState, JobStatus, Reason, Result, ended
 from siteward_k8s import layout
-from siteward_k8s.facts import ContainerFacts, PodFacts, seconds
+from siteward_k8s.facts import PodFacts, read_verdict
 from siteward_k8s.report import describe, evidence
+from siteward_k8s.states import ContainerFacts, seconds
 from siteward_k8s.words import cause, one_line
 
-__all__ = ["describe", "doubts_node", "evidence", "gone", "is_lost", "refusal", "status_of", "verdict_note"]
+__all__ = ["describe", "evidence", "finished", "gone", "is_lost", "refusal", "status_of"]
 
 _KILLED = 137
+# A kubelet cannot find the container any more: whatever it says of its exit is made up.
+_LOST = "ContainerStatusUnknown"
 _STOPPED = (130, 137, 143)
 # A deletion is stamped by the API server's clock, an end by the node's.
 _SKEW = 60.0
@@ -46,14 +48,16 @@ def status_of(facts: PodFacts, *, ours: bool = False) -> JobStatus:
     before. A pod that was given up (annotation ``layout.END``) ended for the reason noted there. A plainly starting
     pod has no message.
     """
-    if (verdict := _read_verdict(facts)) is not None:
+    if (verdict := read_verdict(facts)) is not None:
         return finished(ended(reason=verdict[0], message=verdict[1]))
     main, taken = facts.main, _taken(facts, ours)
-    lost = main is not None and main.reason == "ContainerStatusUnknown"
+    lost = main is not None and main.reason == _LOST
     if main is not None and main.state == "terminated" and not lost:
         return finished(_own_end(main) if taken is None or _came_before(main, taken) else _taken_end(taken, main))
     if lost or facts.phase in ("Failed", "Succeeded"):
-        return finished(_taken_end(taken, main) if taken is not None else _unexplained(facts))
+        if taken is not None:
+            return finished(_taken_end(taken, main))
+        return finished(_on_request(facts) if facts.deleting and facts.phase != "Succeeded" else _unexplained(facts))
     if main is not None and main.state == "waiting" and _has_ended_once(main):
         return finished(_own_end(main.last or main))  # a restart policy that is not ours: a job runs once
     if facts.phase == "Unknown":
@@ -73,43 +77,28 @@ def gone(before: PodFacts | None, ours: bool) -> JobStatus:
         taken = _taken(before, ours)
         if taken is not None and taken.reason is not Reason.DELETED:
             return finished(_taken_end(taken, before.main))
-    started_at = None if before is None else before.started_at
     if ours:
-        if before is not None and not before.started:
-            return finished(ended(reason=Reason.LAUNCH_FAILED, message=_NOT_STARTED))
-        words = "it was ended on request, and its pod removed before its exit could be read"
-        return finished(ended(reason=Reason.ABORTED, message=words, started_at=started_at))
+        return finished(_on_request(before))
     words = "its pod was removed by somebody else, and its result with it"
+    started_at = None if before is None else before.started_at
     return finished(ended(reason=Reason.DELETED, message=words, started_at=started_at))
 
 
+def _on_request(facts: PodFacts | None) -> Result:
+    """Return the end of a job whose pod siteward deleted and whose exit is not known."""
+    if facts is not None and not facts.started:
+        return ended(reason=Reason.LAUNCH_FAILED, message=_NOT_STARTED)
+    words = "it was ended on request, and its pod removed before its exit could be read"
+    return ended(reason=Reason.ABORTED, message=words, started_at=None if facts is None else facts.started_at)
+
+
 def _has_ended_once(main: ContainerFacts) -> bool:
-    return main.last is not None and main.last.reason != "ContainerStatusUnknown"
+    return main.last is not None and main.last.reason != _LOST
 
 
 def finished(result: Result) -> JobStatus:
     """Return the status of a job with this result."""
     return JobStatus(state=result.state, result=result)
-
-
-# --- the verdict on a pod that is given up ------------------------------------------------------------------
-
-
-def verdict_note(reason: Reason, message: str) -> str:
-    """Return the annotation ``layout.END`` of a pod that is given up: why, before it is deleted."""
-    return json.dumps([reason.value, message])
-
-
-def _read_verdict(facts: PodFacts) -> tuple[Reason, str] | None:
-    """Return why a pod was given up; None for one that was not."""
-    note = facts.notes.get(layout.END)
-    if note is None:
-        return None
-    try:
-        reason, message = json.loads(note)
-        return Reason(reason), str(message)
-    except (ValueError, TypeError):
-        return None
 
 
 # --- the job's own end --------------------------------------------------------------------------------------
@@ -153,7 +142,7 @@ _BY_KUBELET: Mapping[str, tuple[Reason, str]] = {
     "Shutdown": (Reason.NODE_LOST, "its node was shut down"),
     "Terminated": (Reason.NODE_LOST, "its node was shut down"),
 }
-# Reasons of the condition DisruptionTarget.
+# Reasons of the condition DisruptionTarget, and of Kueue's TerminationTarget.
 _BY_DISRUPTION: Mapping[str, tuple[Reason, str]] = {
     "PreemptionByScheduler": (Reason.EVICTED, "a pod of higher priority took its place"),
     "PreemptionByKubeScheduler": (Reason.EVICTED, "a pod of higher priority took its place"),
@@ -161,6 +150,7 @@ _BY_DISRUPTION: Mapping[str, tuple[Reason, str]] = {
     "EvictionByEvictionAPI": (Reason.EVICTED, "it was evicted: its node is being emptied, or somebody asked for it"),
     "TerminationByKubelet": (Reason.EVICTED, "its node ended it"),
     "DeletionByPodGC": (Reason.NODE_LOST, "its node is gone"),
+    "WorkloadEvictedDueToPreempted": (Reason.EVICTED, "a workload of higher priority took its place in the queue"),
 }
 # status.reason of a pod that its node did not admit, beside those above and OutOf<resource>.
 _NOT_ADMITTED: Mapping[str, Reason] = {
@@ -175,7 +165,7 @@ _NOT_ADMITTED: Mapping[str, Reason] = {
 
 
 def _taken(facts: PodFacts, ours: bool) -> _Taken | None:
-    disruption = facts.condition("DisruptionTarget")
+    disruption = facts.condition("DisruptionTarget") or facts.condition("TerminationTarget")
     if disruption is not None and disruption.status != "True":
         disruption = None
     if facts.reason in _BY_KUBELET:
@@ -206,7 +196,7 @@ def _came_before(main: ContainerFacts, taken: _Taken) -> bool:
 
 
 def _taken_end(taken: _Taken, main: ContainerFacts | None) -> Result:
-    known = main is not None and main.state == "terminated" and main.reason != "ContainerStatusUnknown"
+    known = main is not None and main.state == "terminated" and main.reason != _LOST
     return ended(
         reason=taken.reason,
         exit_code=main.exit_code if main is not None and known else None,
@@ -220,7 +210,10 @@ def _taken_end(taken: _Taken, main: ContainerFacts | None) -> Result:
 def _unexplained(facts: PodFacts) -> Result:
     """Return the end of a pod that is over, from all but its main container's exit, which is not known."""
     main = facts.main
-    if main is not None and main.reason == "ContainerStatusUnknown":
+    for each in facts.containers:
+        if each.kind == "init" and each.state == "terminated" and each.exit_code and each.reason != _LOST:
+            return ended(reason=Reason.LAUNCH_FAILED, message=_init_words(each))
+    if main is not None and main.reason == _LOST:
         words = "its node lost the container (was it restarted?), and its exit with it"
         return ended(reason=Reason.NODE_LOST, message=words, started_at=main.started_at)
     if facts.phase == "Succeeded":
@@ -228,9 +221,6 @@ def _unexplained(facts: PodFacts) -> Result:
     if main is not None and main.state == "running":
         words = _with("its pod failed while the job was last seen running", facts.message)
         return ended(reason=Reason.NODE_LOST, message=words, started_at=main.started_at)
-    for each in facts.containers:
-        if each.kind == "init" and each.state == "terminated" and each.exit_code:
-            return ended(reason=Reason.LAUNCH_FAILED, message=_init_words(each))
     if facts.reason.startswith("OutOf"):
         reason, words = Reason.CAPACITY_TIMEOUT, f"its node had no {facts.reason.removeprefix('OutOf')} left for it"
     else:
@@ -266,20 +256,11 @@ def refusal(message: str) -> tuple[Reason, str]:
     return Reason.CONFIG_ERROR, f"the cluster refuses the pod: {text}"
 
 
-def doubts_node(facts: PodFacts) -> bool:
-    """Whether a pod looks as one does whose node may be gone or silent: ask for the node, and see :func:`is_lost`."""
-    if facts.phase == "Unknown" or facts.reason == "NodeLost" or (facts.deleting and bool(facts.node)):
-        return True
-    ready = facts.condition("Ready")
-    running = facts.main is not None and facts.main.state == "running"
-    return running and ready is not None and not ready.reason  # not its kubelet's word, but the node controller's
-
-
-def is_lost(node: Mapping[str, Any] | None, now: float, patience: float = 300.0) -> str:
+def is_lost(node: Mapping[str, Any] | None, now: float | None = None, patience: float = 300.0) -> str:
     """Return why a node's pods are to be given up, "" if they are not. ``node``: its JSON, None when there is none.
 
-    ``now`` is in seconds since the epoch. A node that does not answer is waited for as long as Kubernetes lets pods
-    stay on it by default, since it may come back with its jobs still running.
+    ``now`` is in seconds since the epoch; with it, a node that does not answer is waited for as long as Kubernetes
+    lets pods stay on it by default, since it may come back with its jobs still running.
     """
     if node is None:
         return "its node is gone"
@@ -287,7 +268,7 @@ def is_lost(node: Mapping[str, Any] | None, now: float, patience: float = 300.0)
     for each in (node.get("status") or {}).get("conditions") or ():
         if each.get("type") == "Ready" and each.get("status") == "Unknown":
             since = seconds(each.get("lastTransitionTime"))
-            if since is None or now - since >= patience:
+            if now is None or since is None or now - since >= patience:
                 words = each.get("message") or each.get("reason") or ""
                 return f"node {name} does not answer any more: {one_line(words)}"
     return ""

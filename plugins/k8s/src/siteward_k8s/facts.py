@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import datetime
 from sys import intern
-from typing import Any, Literal
+from typing import Any
 
 from attrs import frozen
 
+from siteward import Reason
 from siteward_k8s import layout
+from siteward_k8s.states import ContainerFacts, read_containers, seconds
 
-State = Literal["waiting", "running", "terminated"]
-Kind = Literal["init", "main", "sidecar"]
-_MAIN_NAMES = (layout.JOB, "nvflare_job")
+_DISRUPTIONS = ("DisruptionTarget", "TerminationTarget")
 _NOT_KEPT = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})
-
-
-@frozen(kw_only=True)
-class ContainerFacts:
-    """One container. ``last`` is how it ended the time before, where it was started anew.
-
-    Times are seconds since the epoch, by the node's clock; ``exit_code`` and ``signal`` are of a terminated one.
-    """
-
-    name: str
-    kind: Kind
-    state: State = "waiting"
-    reason: str = ""
-    message: str = ""
-    image: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    restarts: int = 0
-    last: ContainerFacts | None = None
 
 
 @frozen(kw_only=True)
@@ -143,7 +122,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         if key.startswith(layout.PREFIX) and key not in _NOT_KEPT
     }
     scheduled_at, conditions = _read_conditions(status.get("conditions") or ())
-    containers, main = _read_containers(spec, status, notes.get(layout.CONTAINER))
+    containers, main = read_containers(spec, status, notes.get(layout.CONTAINER))
     deleted_at = seconds(metadata.get("deletionTimestamp"))
     if deleted_at is not None:
         deleted_at -= metadata.get("deletionGracePeriodSeconds") or 0
@@ -174,7 +153,7 @@ def _read_conditions(conditions: Any) -> tuple[float | None, tuple[Condition, ..
         kind, status = each.get("type", ""), each.get("status", "")
         if kind == "PodScheduled" and status == "True":
             scheduled_at = seconds(each.get("lastTransitionTime"))
-        elif status != "True" or kind == "DisruptionTarget":
+        elif status != "True" or kind in _DISRUPTIONS:
             condition = Condition(
                 type=intern(kind),
                 status=intern(status),
@@ -184,68 +163,6 @@ def _read_conditions(conditions: Any) -> tuple[float | None, tuple[Condition, ..
             )
             kept.append(condition)
     return scheduled_at, tuple(kept)
-
-
-def _read_containers(
-    spec: Mapping[str, Any], status: Mapping[str, Any], main_name: str | None
-) -> tuple[tuple[ContainerFacts, ...], ContainerFacts | None]:
-    """Return every container that is told of, the job's first after the init ones, and the job's."""
-    listed = spec.get("containers") or ()
-    if main_name is None:
-        names = [each.get("name", "") for each in listed]
-        main_name = next((each for each in _MAIN_NAMES if each in names), names[0] if len(names) == 1 else None)
-    inits, main, sidecars = [], None, []
-    told = status.get("initContainerStatuses")
-    if told:
-        beside = {
-            each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"
-        }
-        inits = [_read_container(each, "sidecar" if each.get("name") in beside else "init") for each in told]
-    for each in status.get("containerStatuses") or ():
-        if each.get("name") == main_name:
-            main = _read_container(each, "main")
-        else:
-            sidecars.append(_read_container(each, "sidecar"))
-    if main is None and main_name is not None:
-        image = next((each.get("image") or "" for each in listed if each.get("name") == main_name), "")
-        main = ContainerFacts(name=intern(main_name), kind="main", image=image)
-    return (*inits, *([main] if main else []), *sidecars), main
-
-
-def _read_container(told: Mapping[str, Any], kind: Kind) -> ContainerFacts:
-    name, state, last = told.get("name") or "", told.get("state") or {}, told.get("lastState")
-    restarts, image = told.get("restartCount") or 0, intern(told.get("image") or "")
-    before = _read_container({"name": name, "state": last}, kind) if last and last.get("terminated") else None
-    if (ended := state.get("terminated")) is not None:
-        return ContainerFacts(
-            name=intern(name),
-            kind=kind,
-            state="terminated",
-            reason=intern(ended.get("reason") or ""),
-            message=ended.get("message") or "",
-            image=image,
-            exit_code=ended.get("exitCode", 0),
-            signal=ended.get("signal") or None,
-            started_at=seconds(ended.get("startedAt")) or None,
-            finished_at=seconds(ended.get("finishedAt")) or None,
-            restarts=restarts,
-            last=before,
-        )
-    if (running := state.get("running")) is not None:
-        since = seconds(running.get("startedAt"))
-        return ContainerFacts(
-            name=intern(name), kind=kind, state="running", image=image, started_at=since, restarts=restarts, last=before
-        )
-    waiting = state.get("waiting") or {}
-    return ContainerFacts(
-        name=intern(name),
-        kind=kind,
-        reason=intern(waiting.get("reason") or ""),
-        message=waiting.get("message") or "",
-        image=image,
-        restarts=restarts,
-        last=before,
-    )
 
 
 def read_event(event: Mapping[str, Any]) -> EventFacts:
@@ -273,11 +190,18 @@ def read_event(event: Mapping[str, Any]) -> EventFacts:
     )
 
 
-def seconds(text: Any) -> float | None:
-    """Read a time of the API server's as seconds since the epoch; None for none."""
-    if not text:
+def verdict_note(reason: Reason, message: str) -> str:
+    """Return the annotation ``layout.END`` of a pod that is given up: why, before it is deleted."""
+    return json.dumps([reason.value, message])
+
+
+def read_verdict(facts: PodFacts) -> tuple[Reason, str] | None:
+    """Return why a pod was given up; None for one that was not."""
+    note = facts.notes.get(layout.END)
+    if note is None:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
+        reason, message = json.loads(note)
+        return Reason(reason), str(message)
     except (ValueError, TypeError):
         return None

@@ -9,7 +9,8 @@ from attrs import frozen
 
 from siteward import Reason
 from siteward_k8s import layout
-from siteward_k8s.facts import ContainerFacts, EventFacts, PodFacts
+from siteward_k8s.facts import EventFacts, PodFacts
+from siteward_k8s.states import ContainerFacts
 from siteward_k8s.words import bare, cause, no_node, one_line
 
 _SKEW = 60.0
@@ -36,16 +37,15 @@ _IMAGE_MAY_PASS = re.compile(
     r"|no space left|temporar"
 )
 _START_MAY_PASS = re.compile(
-    r"(?i)deadline exceeded|reserved for|timed? ?out|connection re|unavailable|no space left|sandbox|busy"
+    r"(?i)deadline exceeded|reserved for|timed? ?out|connection re|unavailable|no space left|sandbox|\bbusy\b"
     r"|too many open files|temporarily|cannot allocate memory|not ready"
 )
-_CONFIG_MAY_PASS = re.compile(
-    r"(?i)failed to sync|timed? ?out|not yet been read|deadline exceeded|connection re|etcd|too many requests|subpath"
+_NO_COMMAND = re.compile(r"(?i)executable file .*not found|no command specified|exec format error")
+_CONFIG_FOR_GOOD = re.compile(
+    r"(?i)(?:secret|configmap)s? \S+ not found|couldn't find key|non-existent (?:secret|config)"
+    r"|runasnonroot|non-numeric"
 )
-_CONFIG_FOR_GOOD = re.compile(r"(?i)not found|couldn't find key|non-existent|runasnonroot|non-numeric|invalid")
-_MISSING = re.compile(
-    r"(?i)(?:secret|configmap) \S+ not found|couldn't find key|non-existent (?:secret|config)|type check"
-)
+_MISSING = re.compile(_CONFIG_FOR_GOOD.pattern + "|type check failed")
 
 _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _INSUFFICIENT = re.compile(
@@ -161,11 +161,12 @@ def _of_container(container: ContainerFacts, events: list[EventFacts]) -> Troubl
     if container.reason in _NO_IMAGE_YET:
         return _of_image(container, events)
     if container.reason == "CreateContainerConfigError":
-        plain = bare(text)
-        fatal = bool(_CONFIG_FOR_GOOD.search(plain)) and not _CONFIG_MAY_PASS.search(plain)
+        fatal = bool(_CONFIG_FOR_GOOD.search(bare(text)))
         message = f"the container{whose} cannot be set up: {cause(text) or container.reason}"
         return Trouble(fatal=fatal, reason=Reason.CONFIG_ERROR, message=message)
-    fatal = container.reason in _CANNOT_START and not _START_MAY_PASS.search(bare(text))
+    plain = bare(text)
+    may_pass = _START_MAY_PASS.search(plain) and not _NO_COMMAND.search(plain)
+    fatal = container.reason in _CANNOT_START and not may_pass
     message = f"the container{whose} cannot be started: {cause(text) or container.reason}"
     return Trouble(fatal=fatal, reason=Reason.LAUNCH_FAILED, message=message)
 

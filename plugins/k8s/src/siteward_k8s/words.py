@@ -21,6 +21,8 @@ _HIDDEN = re.compile(
     r"|((?:authorization: (?:\w+ )?|bearer )|(?:token|signature|sig|password|passwd|secret_?key|api_?key|credential)=)"
     r"[^\s\"&,]+"
 )
+# Ids of sandboxes and containers differ at each attempt, and say nothing.
+_ID = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b")
 _NO_NODE = re.compile(r"^0/(\d+) nodes? (?:is|are) available: (.*?)\.?(?: preemption: .*)?$")
 _ASIDE = re.compile(r"\"[^\"]*\"|`[^`]*`|\{[^}]*\}|\w+://\S+")
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -52,7 +54,8 @@ def _hide(found: re.Match[str]) -> str:
 
 def cause(text: str) -> str:
     """Return what went wrong without the chain of programs through which it was passed on."""
-    return one_line(_PASSED_ON.sub("", text.strip()).removesuffix(": unknown")).rstrip(". ")
+    text = _ID.sub("…", _PASSED_ON.sub("", text.strip()).removesuffix(": unknown"))
+    return one_line(text).rstrip(". ")
 
 
 def bare(text: str) -> str:
