@@ -9,11 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo demo-docker test check docs bench tox clean
+.PHONY: help demo demo-docker demo-k8s test check docs bench tox clean
 
 help:
 	@echo "make demo    run the example: federated averaging over three sites"
 	@echo "make demo-docker  the same, with one of the sites in a Docker container"
+	@echo "make demo-k8s     the same, with the clients as pods of a Kubernetes cluster"
 	@echo "make test    run all tests (ARGS='-k name' for some of them)"
 	@echo "make check   lint, types and layers"
 	@echo "make docs    build the documentation and run its examples"
@@ -31,6 +32,13 @@ demo-docker: .venv/.dev
 	@scripts/system-packages
 	@rm -rf $(RESULTS)
 	$(BIN)/python -m tests.engine $(BIN)/siteward run examples/fedavg/job-docker.yaml $(SITES:%=--site examples/fedavg/sites/docker/%.yaml) --follow --output $(RESULTS)
+	$(show-results)
+
+demo-k8s: RESULTS := results/fedavg-k8s
+demo-k8s: .venv/.dev
+	@scripts/system-packages
+	@rm -rf $(RESULTS)
+	$(BIN)/python -m tests.cluster $(BIN)/siteward run examples/fedavg/job-k8s.yaml $(SITES:%=--site examples/fedavg/sites/k8s/%.yaml) --follow --output $(RESULTS)
 	$(show-results)
 
 define show-results
@@ -77,5 +85,5 @@ tox: .venv/.dev
 
 clean:
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
-	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/docker/state
+	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/docker/state examples/fedavg/sites/k8s/state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,18 +4,18 @@ import os
 
 import pytest
 
-from .engine.fixtures import (  # noqa: F401
-    busybox,
-    closed_registry,
-    engine,
-    own_engine,
-    pytest_collection_finish,
-    python_image,
-    registry,
-)
+from .cluster import fixtures as cluster_fixtures
+from .engine import fixtures as engine_fixtures
+from .machine import fixtures as machine_fixtures
 
 REQUIRE_ALL = os.environ.get("SITEWARD_TEST_REQUIRE_ALL") == "1"
 KIT = "siteward/testing/"
+
+
+def pytest_configure(config):
+    """Give all tests the fixtures of registries, engine and cluster, and the session their hooks."""
+    for fixtures in (machine_fixtures, engine_fixtures, cluster_fixtures):
+        config.pluginmanager.register(fixtures)
 
 
 def require(report):

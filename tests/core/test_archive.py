@@ -1,6 +1,7 @@
 """Job directories as tar streams: out as they are, back with nothing that leads anywhere else."""
 
 import io
+import itertools
 import os
 import tarfile
 
@@ -163,3 +164,25 @@ def test_a_stream_that_breaks_off_changes_nothing(tmp_path):
     with pytest.raises((tarfile.TarError, OSError)):
         unpack_directory([data[:2000]], target, max_bytes=2**20)
     assert [path.name for path in tmp_path.rglob("*")] == ["work", "before"]
+
+
+def test_what_is_found_wrong_at_the_end_keeps_the_target(tmp_path):
+    """An error that the sender raises behind the archive's last byte comes through, and the target stays."""
+
+    def sent():
+        yield from stream_of(folder("job"), ("job/new", b"new"))
+        yield bytes(10240)
+        raise ConnectionError("the checksum is wrong")
+
+    target = tmp_path / "work"
+    target.mkdir()
+    (target / "before").touch()
+    with pytest.raises(ConnectionError, match="checksum"):
+        unpack_directory(sent(), target, max_bytes=2**20)
+    assert [path.name for path in target.iterdir()] == ["before"]
+
+
+def test_padding_without_end_is_not_read_for_ever(tmp_path):
+    """A sender that never stops after the archive's end is left."""
+    sent = itertools.chain(stream_of(folder("job"), ("job/new", b"new")), itertools.repeat(bytes(2**16)))
+    assert unpack_directory(sent, tmp_path / "work", max_bytes=2**20)

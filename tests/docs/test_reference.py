@@ -95,7 +95,7 @@ def test_every_key_of_a_file_says_what_it_means(field):
     assert not words.endswith(".")
 
 
-@pytest.mark.parametrize("cls", **table((cls.__qualname__, cls) for cls in option_classes()))
+@pytest.mark.parametrize("cls", **table((f"{cls.__module__}.{cls.__qualname__}", cls) for cls in option_classes()))
 def test_every_kind_of_file_block_has_a_table(cls):
     """Of the core by its class, of a backend by its name."""
     if cls.__module__.startswith("siteward."):

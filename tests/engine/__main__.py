@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+from ..machine.common import Unprovided
 from . import dockerd, images
 
 
@@ -29,5 +30,5 @@ def main(command: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except dockerd.Unprovided as why:
+    except Unprovided as why:
         sys.exit(f"no Docker engine for this: {why}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -19,19 +17,23 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
+from ..machine.common import (
+    DEADLINE,
+    PATH,
+    Unprovided,
+    claim_folder,
+    control_groups,
+    end_all,
+    members,
+    processes_naming,
+    remove_groups,
+    unmount_below,
+)
+
 if TYPE_CHECKING:
     import docker
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siteward-tests" / "docker"
-# A user's PATH may lack the folders of dockerd, runc and iptables.
-PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-CGROUPS = Path("/sys/fs/cgroup")
 DAEMONS = ("dockerd", "containerd")
-DEADLINE = 60.0
-
-
-class Unprovided(Exception):
-    """No engine, image or registry can be had here; the words say what is missing."""
 
 
 class Engine:
@@ -176,51 +178,22 @@ class OwnEngine(Engine):
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(DEADLINE)
-        _end_all((each for each in self._daemons() if each.name() in DAEMONS), number)
+        end_all((each for each in self._daemons() if each.name() in DAEMONS), number)
         # The next dockerd takes a process id in these for a daemon that runs, even if it is a zombie's by now.
         for file in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.run_dir / file).unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Clear what a dead engine left: daemons, shims, containers, mounts, cgroups and folders, but no data."""
-        groups = [*CGROUPS.glob(self.run_dir.name), *CGROUPS.glob(f"*/{self.run_dir.name}")]
-        listed = [file.read_text().split() for group in groups for file in group.rglob("cgroup.procs")]
-        members = [psutil.Process(int(pid)) for pid in itertools.chain(*listed) if psutil.pid_exists(int(pid))]
-        _end_all([*self._daemons(), *members], signal.SIGKILL)
-        mounts = [each.mountpoint for each in psutil.disk_partitions(all=True)]
-        for mount in reversed(mounts):
-            if mount.startswith((f"{self.folder}/", f"{self.run_dir}/")):
-                subprocess.run(["umount", "--lazy", mount], check=True)
-        for group in groups:
-            for each in (*sorted(group.rglob("*/"), reverse=True), group):
-                with contextlib.suppress(OSError):
-                    each.rmdir()
+        groups = control_groups(self.run_dir.name)
+        end_all([*self._daemons(), *members(groups)], signal.SIGKILL)
+        unmount_below(self.folder, self.run_dir)
+        remove_groups(groups)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _daemons(self) -> Iterator[psutil.Process]:
         """Find dockerd, containerd, the shims and runc by our folder in their command lines."""
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name().startswith((*DAEMONS, "runc")) and f"{self.run_dir}/" in " ".join(process.cmdline()):
-                    yield process
-
-
-def _end_all(processes: Iterator[psutil.Process] | list[psutil.Process], number: signal.Signals) -> None:
-    processes = set(processes)
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-    end = time.monotonic() + DEADLINE
-    while any(_is_alive(process) for process in processes):
-        assert time.monotonic() < end, f"these do not end: {processes}"
-        time.sleep(0.01)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        return processes_naming([f"{self.run_dir}/"], (*DAEMONS, "runc"))
 
 
 def own_engine(**settings: Any) -> OwnEngine:
@@ -230,15 +203,7 @@ def own_engine(**settings: Any) -> OwnEngine:
     """
     if os.geteuid() != 0 or shutil.which("dockerd", path=PATH) is None:
         raise Unprovided("run as root with Debian's package docker.io, or name an engine in SITEWARD_TEST_DOCKER_HOST")
-    for number in itertools.count():
-        folder = CACHE / f"engine-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            lock.close()
+    folder, _number, lock = claim_folder("docker/engine")
     engine = OwnEngine(folder, lock, {name.replace("_", "-"): value for name, value in settings.items()})
     try:
         engine.open()

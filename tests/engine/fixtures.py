@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ..machine.common import Unprovided
 from . import dockerd, images
-from .dockerd import Engine, OwnEngine, Unprovided
-from .registry import Registry, serving
+from .dockerd import Engine, OwnEngine
 
 
 @contextlib.contextmanager
@@ -67,17 +67,3 @@ def python_image(engine: Engine) -> str:
     """Name an image with Python 3 and numpy, which the engine has."""
     with skipping():
         return images.provide(engine, images.PYTHON)
-
-
-@pytest.fixture
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that is empty and asks for no login."""
-    with skipping(), serving(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
-
-
-@pytest.fixture
-def closed_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that is empty and asks for the login that ``registry.py`` names."""
-    with skipping(), serving(tmp_path_factory.mktemp("registry"), closed=True) as registry:
-        yield registry

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ..machine.registry import PASSWORD, USERNAME
 from . import images
-from .registry import PASSWORD, USERNAME
 
 ROOT = Path(__file__).parents[2]
 # Starts an engine with a container that runs on, and dies.

@@ -77,6 +77,23 @@ def test_one_site_may_run_its_part_in_a_container(example, tmp_path, engine, pyt
     assert json.loads((results / "site-1" / "metrics.json").read_text())["trained"] == 274
 
 
+def test_the_clients_may_be_pods_of_a_cluster(example, tmp_path, cluster, namespace, monkeypatch):
+    """With job-k8s.yaml the clients use the cluster that kubectl would, and the result is the same."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    for site in SITES[1:]:
+        edit(
+            example / "sites/k8s" / f"{site}.yaml",
+            lambda data: data["backends"]["k8s"].update(namespace=namespace.name),
+        )
+    results = tmp_path / "results"
+    done, report = run(example, "--output", str(results), job="job-k8s.yaml", folder="sites/k8s")
+    assert (done.returncode, report["verdict"]) == (0, "SUCCEEDED"), done.stdout + done.stderr
+    backends = {job["site"]: job["backend"] for job in report["jobs"]}
+    assert backends == {"server": "process", "site-1": "k8s", "site-2": "k8s"}
+    assert json.loads((results / "server" / "metrics.json").read_text())["accuracy"] >= 0.95
+    assert json.loads((results / "site-2" / "metrics.json").read_text())["trained"] == 182
+
+
 def test_no_site_receives_the_rows_of_another(example, tmp_path):
     """The workspace, which every site gets, holds code only."""
     assert not list((example / "app").rglob("*.csv"))

@@ -37,15 +37,19 @@ if TYPE_CHECKING:
     from siteward.failures import Disposition, FailureReport, disposition
     from siteward.handle import Handle
     from siteward.hookspecs import API, Publish, hookimpl
+    from siteward.installation import installation_id
     from siteward.job import Job
+    from siteward.later import Later
     from siteward.launching import Prepared
     from siteward.names import safe_name
+    from siteward.ownership import hand_over
     from siteward.plugins import Plugins
     from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
     from siteward.resources import Allocation, PortableResources, Refusal, Reservation
     from siteward.runs import Judgement, Run, Verdict, judge, run
     from siteward.site import Garbage, Site
     from siteward.sitefile import SiteFile
+    from siteward.statedir import remove_tree
     from siteward.store import Event, JobRow
 
 __version__ = "0.1.0"
@@ -69,6 +73,7 @@ __all__ = [
     "JobState",
     "JobStatus",
     "Judgement",
+    "Later",
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
@@ -105,9 +110,12 @@ __all__ = [
     "check_positive",
     "disposition",
     "ended",
+    "hand_over",
     "hookimpl",
+    "installation_id",
     "judge",
     "pack_directory",
+    "remove_tree",
     "run",
     "safe_name",
     "unpack_directory",
@@ -123,8 +131,11 @@ _HOMES = {
     "failures": "Disposition FailureReport disposition",
     "handle": "Handle",
     "hookspecs": "API Publish hookimpl",
+    "installation": "installation_id",
     "job": "Job",
+    "later": "Later",
     "names": "safe_name",
+    "ownership": "hand_over",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
     "resources": "Allocation PortableResources Refusal Reservation",
@@ -132,6 +143,7 @@ _HOMES = {
     "launching": "Prepared",
     "site": "Garbage Site",
     "sitefile": "SiteFile",
+    "statedir": "remove_tree",
     "store": "Event JobRow",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

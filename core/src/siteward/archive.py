@@ -17,6 +17,7 @@ from siteward.statedir import remove_tree
 
 _CHUNK = 2**18
 _MAX_MEMBERS = 10**6
+_MOST_PADDING = 2**20
 # Each entry costs a look at every folder above it.
 _MAX_DEPTH = 200
 # What says that an entry cannot be made as it is asked for, not that the disk is full or broken.
@@ -72,9 +73,9 @@ def unpack_directory(chunks: Iterable[bytes], target: Path, *, max_bytes: int) -
 
     The stream's first path component is the directory itself. What would lie or point outside, devices, pipes,
     sockets and what lies 200 folders deep are left out, and so is all that comes after ``max_bytes`` or a million
-    entries. Files belong to
-    this process's user and lose setuid bits. OSError or tarfile.TarError when the stream breaks off: ``target``
-    is then as it was.
+    entries. Files belong to this process's user and lose setuid bits. OSError or tarfile.TarError when the stream
+    breaks off; whatever ``chunks`` raises, it may be at its very end, when a checksum is known to be wrong, comes
+    through too: ``target`` is then as it was.
     """
     draft, aside = target.with_name(f"{target.name}.incoming"), target.with_name(f"{target.name}.outgoing")
     for path in (draft, aside):
@@ -101,7 +102,8 @@ class _Unpacking:
         self._whole = True
 
     def take(self, chunks: Iterable[bytes]) -> bool:
-        with tarfile.open(fileobj=_Reader(chunks), mode="r|") as archive:  # type: ignore[call-overload]
+        reader = _Reader(chunks)
+        with tarfile.open(fileobj=reader, mode="r|") as archive:  # type: ignore[call-overload]
             for number, member in enumerate(archive):
                 self._left -= member.size
                 if self._left < 0 or number >= _MAX_MEMBERS:
@@ -110,10 +112,18 @@ class _Unpacking:
                 with self._or_leave_out():
                     self._member(archive, member)
                 archive.members.clear()  # a million entries need not stay in memory
+            else:
+                self._read_out(reader)
         for link in self._links:
             with self._or_leave_out():
                 self._link(link)
         return self._whole
+
+    def _read_out(self, reader: _Reader) -> None:
+        """Read what comes behind the last entry: whoever sends may notice only there that something went wrong."""
+        left = _MOST_PADDING
+        while left > 0 and (chunk := reader.read(_CHUNK)):
+            left -= len(chunk)
 
     @contextmanager
     def _or_leave_out(self) -> Iterator[None]:

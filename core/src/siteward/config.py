@@ -159,10 +159,12 @@ def _converter() -> Converter:
 
 
 def type_words(type_: Any) -> str:
-    """Say what a type expects: ``text``, ``a whole number``, ``a list``."""
+    """Say what a type expects: ``text``, ``a whole number``, ``a list``, ``Always or Never``."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if type_ in words:
         return words[type_]
+    if get_origin(type_) is Literal:
+        return " or ".join(map(str, get_args(type_)))
     return "a list" if get_origin(type_) in (tuple, list, Sequence) else "a mapping"
 
 

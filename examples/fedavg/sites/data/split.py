@@ -1,4 +1,4 @@
-"""Split the data set by site: ``python split.py breast_cancer.csv`` writes the three files beside this one.
+"""Split the data set by site: ``python split.py breast_cancer.csv`` writes the three files below this one's folder.
 
 The input is scikit-learn's copy of it (``sklearn/datasets/data/breast_cancer.csv``).
 """
@@ -29,7 +29,7 @@ def main(source: str) -> None:
             start = stop
     for site, part in parts.items():
         shuffled.shuffle(part)
-        with Path(__file__).with_name(f"{site}.csv").open("w", newline="") as file:
+        with (Path(__file__).with_name(site) / "rows.csv").open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([HEADER, *part])
 
 

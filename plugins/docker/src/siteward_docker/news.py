@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from siteward import BackendError, JobRef, JobState, JobStatus, Publish
+from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish
 from siteward_docker import diagnose
 from siteward_docker.absent import Absences
 from siteward_docker.build import Place, container_of, is_same_job
 from siteward_docker.client import Conflict, Engine, Missing
-from siteward_docker.later import Later
 
 _LAST_LINES = 5
 # An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.

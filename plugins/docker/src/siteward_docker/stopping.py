@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from siteward import BackendError, JobRef
+from siteward import BackendError, JobRef, Later
 from siteward_docker.build import container_of
 from siteward_docker.client import Conflict, Engine, Missing
-from siteward_docker.later import Later
 
 _AGAIN = 1.0
 

@@ -106,17 +106,25 @@ def check_selector(labels: Mapping[str, str]) -> list[Problem] | None:
     return wrong + check_values(labels) or None
 
 
+def _nearest(word: str, known: Collection[str]) -> str | None:
+    return next(iter(get_close_matches(word, known, n=1)), None)
+
+
 def known_keys(known: Collection[str]) -> Callable[[Mapping[str, Any]], list[Problem] | None]:
     """Return a check that refuses other keys than these."""
 
     def check(block: Mapping[str, Any]) -> list[Problem] | None:
-        return [
-            Problem(key, "unknown key", next(iter(get_close_matches(key, known, n=1)), None))
-            for key in block
-            if key not in known
-        ] or None
+        wrong = [Problem(key, "unknown key", _nearest(key, known)) for key in block if key not in known]
+        if not isinstance(block.get("capabilities") or {}, Mapping):
+            wrong.append(Problem("capabilities", "expected a mapping with add and drop"))
+        return wrong or None
 
     return check
+
+
+def is_path(source: str) -> bool:
+    """Whether a dataset is a path of the nodes, and no claim."""
+    return source.startswith(("/", "./", "../"))
 
 
 def check_datasets(datasets: Mapping[str, Any]) -> list[Problem] | None:
@@ -124,12 +132,10 @@ def check_datasets(datasets: Mapping[str, Any]) -> list[Problem] | None:
     words = "a dataset's name is 1 to 63 of a-z, 0-9, _ and -, with a letter or digit at both ends"
     problems = [Problem(name, words) for name in datasets if not _DATASET.fullmatch(name)]
     for name, each in datasets.items():
-        if each.source.startswith("/"):
-            wrong = ".." in each.source.split("/") and f"expected a path without .., got {each.source!r}"
-        else:
-            wrong = check_object(each.source) and f"expected a claim's name or an absolute path, got {each.source!r}"
-        if wrong:
-            problems.append(Problem(f"{name}.source", wrong))
+        dots = each.source.startswith("/") and ".." in each.source.split("/")
+        if dots or (not is_path(each.source) and check_object(each.source)):
+            words = "expected a claim's name, or a path that begins with /, ./ or ../, got"
+            problems.append(Problem(f"{name}.source", f"{words} {each.source!r}"))
     return problems or None
 
 

@@ -27,7 +27,10 @@ class Dataset:
     """A volume of the cluster that a study's jobs see at ``/data/<study>/<dataset>``."""
 
     source: str = field(
-        metadata=_help("a PersistentVolumeClaim's name; or an absolute path of the nodes, if `allow_host_path` is set")
+        metadata=_help(
+            "a PersistentVolumeClaim's name; or a path of the nodes that begins with /, or ./ or ../ to start at the"
+            " site file's folder, if `allow_host_path` is set"
+        )
     )
     mode: Literal["ro", "rw"] = field(default="ro", metadata=_help("ro: jobs can only read it"))
 

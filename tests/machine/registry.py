@@ -10,8 +10,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .dockerd import PATH, Engine, Unprovided
+from .common import PATH, Unprovided
+
+if TYPE_CHECKING:
+    from ..engine.dockerd import Engine
 
 USERNAME, PASSWORD = "puller", "let-me-pull"
 _HTPASSWD = "$2b$04$eD6thcSlLRJ4T.YIWQ.BreUz0QuA63khxMuxQ2DAm5g5.U2NRtQly"  # bcrypt of the password
@@ -24,7 +28,7 @@ class Registry:
     def __init__(self, folder: Path, *, closed: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = "127.0.0.1:{1}".format(*listener.getsockname())
-        self._folder, self._closed = folder, closed
+        self._folder, self.closed = folder, closed
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -56,7 +60,7 @@ class Registry:
         """Push an image that the engine has, and return the name by which it can be pulled and is not there yet."""
         repository, _, tag = image.partition(":")
         name = f"{self.address}/{repository}"
-        login = {"username": USERNAME, "password": PASSWORD} if self._closed else {}
+        login = {"username": USERNAME, "password": PASSWORD} if self.closed else {}
         with engine.client() as api:
             api.tag(image, name, tag)
             for line in api.push(name, tag, stream=True, decode=True, auth_config=login):
@@ -71,7 +75,7 @@ class Registry:
             "http": {"addr": self.address},
             "storage": {"filesystem": {"rootdirectory": str(self._folder / "storage")}},
         }
-        if self._closed:
+        if self.closed:
             logins = self._folder / "htpasswd"
             logins.write_text(f"{USERNAME}:{_HTPASSWD}\n")
             config["auth"] = {"htpasswd": {"realm": "siteward-test", "path": str(logins)}}

@@ -11,7 +11,10 @@ from logging import Logger
 
 
 class Later:
-    """Runs functions after a while. Its thread is there from the first call to :meth:`close`."""
+    """Runs functions after a while. Its thread, called ``name``, is there from the first call to :meth:`close`.
+
+    A function that raises is logged, and keeps no other from being called; one that takes long delays the others.
+    """
 
     def __init__(self, name: str, log: Logger) -> None:
         self._name = name

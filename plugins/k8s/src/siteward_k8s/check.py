@@ -1,0 +1,140 @@
+"""What ``siteward doctor`` is told about the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from siteward import BackendError, Finding
+from siteward_k8s.client import Cluster
+from siteward_k8s.errors import Forbidden, Missing
+from siteward_k8s.options import SiteOptions
+
+_ROLE = "See plugins/k8s/deploy for a Role that has all that is needed."
+# (verb, resource, subresource, what for); without the first ones no job can run.
+_NEEDED = (
+    ("create", "pods", "", "starting jobs"),
+    ("get", "pods", "", "looking at jobs"),
+    ("list", "pods", "", "finding jobs again"),
+    ("delete", "pods", "", "ending and removing jobs"),
+    ("get", "pods", "log", "jobs' output"),
+)
+_USEFUL = (
+    ("watch", "pods", "", "seeing ends at once; without it jobs are looked at one by one"),
+    ("patch", "pods", "", "writing down why a pod was given up"),
+    ("list", "events", "", "saying why a job is pending"),
+    ("watch", "events", "", "saying why a job is pending, at once"),
+    ("create", "secrets", "", "jobs with secrets"),
+    ("patch", "secrets", "", "jobs with secrets"),
+    ("delete", "secrets", "", "jobs with secrets"),
+)
+
+
+def check_cluster(cluster: Cluster, options: SiteOptions) -> list[Finding]:
+    """Look at everything that a job will need; an API that cannot be asked is one finding."""
+    try:
+        version = cluster.version()
+        found = [Finding(level="ok", subject="cluster", message=f"{cluster.address}: {version}")]
+        found += [*_check_permissions(cluster, options), *_check_namespace(cluster)]
+        found += [
+            *_check_pull_secrets(cluster, options),
+            *_check_claim(cluster, options),
+            *_check_nodes(cluster, options),
+        ]
+    except BackendError as error:
+        remedy = "See that `kubectl get pods` works with the site's kubeconfig and context."
+        return [Finding(level="fail", subject="cluster", message=str(error), remedy=remedy)]
+    return found
+
+
+def _check_permissions(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:
+    needed = list(_NEEDED)
+    if options.job_directory == "transfer":
+        needed += [("create", "pods", "exec", "job_directory: transfer (or use pvc, or none)")]
+        needed += [("get", "pods", "exec", "job_directory: transfer (or use pvc, or none)")]
+    missing = False
+    for level, rights in (("fail", needed), ("warn", _USEFUL)):
+        for verb, resource, part, purpose in rights:
+            if not cluster.review(verb, resource, part):
+                missing = True
+                name = f"{resource}/{part}" if part else resource
+                words = f"may not {verb} {name} in namespace {cluster.namespace}: needed for {purpose}"
+                yield Finding(level=level, subject="permissions", message=words, remedy=_ROLE)  # type: ignore[arg-type]
+    if not missing:
+        words = f"everything that is needed in namespace {cluster.namespace}"
+        yield Finding(level="ok", subject="permissions", message=words)
+
+
+def _check_namespace(cluster: Cluster) -> Iterator[Finding]:
+    path = f"/api/v1/namespaces/{cluster.namespace}"
+    try:
+        quotas = cluster.get(f"{path}/resourcequotas")["items"]
+    except Forbidden:
+        yield Finding(level="ok", subject="quotas", message="may not be looked at")
+        return
+    except Missing:
+        quotas = []
+    if not quotas:
+        yield Finding(level="ok", subject="quotas", message=f"none in namespace {cluster.namespace}")
+    for quota in quotas:
+        hard, used = quota.get("status", {}).get("hard") or {}, quota.get("status", {}).get("used") or {}
+        full = [name for name, most in sorted(hard.items()) if used.get(name) == most]
+        words = ", ".join(f"{name} {used.get(name, '0')} of {most}" for name, most in sorted(hard.items()))
+        subject = f"quota {quota['metadata']['name']}"
+        if full:
+            remedy = f"Jobs that need more {' or '.join(full)} are refused until something is freed."
+            yield Finding(level="warn", subject=subject, message=words, remedy=remedy)
+        else:
+            yield Finding(level="ok", subject=subject, message=words)
+
+
+def _check_pull_secrets(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:
+    for name in options.image_pull_secrets:
+        subject = f"image_pull_secrets {name}"
+        try:
+            cluster.get(f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}")
+        except Forbidden:
+            yield Finding(level="ok", subject=subject, message="may not be looked at")
+        except Missing:
+            words = f"namespace {cluster.namespace} has no such Secret"
+            remedy = f"Create it with: kubectl -n {cluster.namespace} create secret docker-registry {name} …"
+            yield Finding(level="fail", subject=subject, message=words, remedy=remedy)
+        else:
+            yield Finding(level="ok", subject=subject, message="is there")
+
+
+def _check_claim(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:
+    name = options.job_directory_claim
+    if options.job_directory != "pvc" or name is None:
+        return
+    try:
+        claim = cluster.get(f"/api/v1/namespaces/{cluster.namespace}/persistentvolumeclaims/{name}")
+    except Forbidden:
+        yield Finding(level="ok", subject=f"claim {name}", message="may not be looked at")
+    except Missing:
+        words = f"namespace {cluster.namespace} has no such PersistentVolumeClaim"
+        remedy = "Create it, or name another as job_directory_claim."
+        yield Finding(level="fail", subject=f"claim {name}", message=words, remedy=remedy)
+    else:
+        modes = claim.get("spec", {}).get("accessModes") or []
+        shared = "ReadWriteMany" in modes
+        remedy = "" if shared else "Jobs on several nodes need a claim that is ReadWriteMany."
+        level: Any = "ok" if shared else "warn"
+        yield Finding(level=level, subject=f"claim {name}", message=", ".join(modes), remedy=remedy)
+
+
+def _check_nodes(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:
+    try:
+        nodes = cluster.list_nodes()
+    except (Forbidden, Missing):
+        yield Finding(level="ok", subject="nodes", message="may not be looked at")
+        return
+    allocatable = [node.get("status", {}).get("allocatable") or {} for node in nodes]
+    gpus = [int(each.get(options.gpu_resource, "0")) for each in allocatable]
+    total, having = sum(gpus), sum(1 for each in gpus if each)
+    words = f"{len(nodes)}, {having} of them with {options.gpu_resource} ({total} in all)"
+    if options.max_gpus and not total:
+        remedy = "Install the vendor's device plugin, name another gpu_resource, or set max_gpus to 0."
+        yield Finding(level="warn", subject="nodes", message=words, remedy=remedy)
+    else:
+        yield Finding(level="ok", subject="nodes", message=words)

@@ -1,0 +1,111 @@
+"""From what is built to what exists: the job's Secret, its directory on a shared claim, its pod; and their removal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from logging import Logger
+from typing import Any
+
+from siteward import BackendError, JobRef, LaunchRefused
+from siteward_k8s import layout
+from siteward_k8s.build import Built
+from siteward_k8s.client import Cluster
+from siteward_k8s.errors import Exists, Forbidden, Missing, Refused
+from siteward_k8s.place import Place
+
+_AT_ONCE = 1
+
+
+def create(cluster: Cluster, place: Place, built: Built, log: Logger) -> dict[str, Any]:
+    """Create a job's Secret and pod, and return the pod; what is there already of the same job is taken.
+
+    LaunchRefused when nothing exists and nothing will; Unreachable when nobody knows.
+    """
+    if built.secret is not None:
+        _create_secret(cluster, built.secret)
+    try:
+        pod = _create_pod(cluster, place, built.manifest)
+    except Refused as error:
+        if built.secret is not None:
+            _drop_secret(cluster, built.secret["metadata"]["name"])
+        raise LaunchRefused(str(error)) from error
+    if built.secret is not None:
+        _hand_secret_to(cluster, built.secret["metadata"]["name"], pod, log)
+    return pod
+
+
+def _create_pod(cluster: Cluster, place: Place, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return cluster.create_pod(manifest)
+    except Exists as error:
+        try:
+            found = cluster.get_pod(manifest["metadata"]["name"])
+        except Missing:
+            return cluster.create_pod(manifest)
+        if place.is_same(found, manifest):
+            return found
+        words = f"namespace {place.namespace} has a pod {manifest['metadata']['name']!r} that is not this job's"
+        raise LaunchRefused(f"{words}. See whose it is: kubectl describe pod {found['metadata']['name']}") from error
+
+
+def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> None:
+    """Create a Secret, or write it anew if it is the job's already."""
+    name = secret["metadata"]["name"]
+    try:
+        cluster.create_secret(secret)
+    except Exists as error:
+        try:
+            found = cluster.get_secret(name)
+            mine = (found["metadata"].get("labels") or {}).get(layout.OWNER) == secret["metadata"]["labels"][
+                layout.OWNER
+            ]
+            if not mine:
+                raise LaunchRefused(f"there is a Secret {name!r} that is not siteward's") from error
+            cluster.replace_secret(name, secret)
+        except Missing:
+            cluster.create_secret(secret)
+    except Refused as error:
+        raise LaunchRefused(str(error)) from error
+
+
+def _hand_secret_to(cluster: Cluster, name: str, pod: Mapping[str, Any], log: Logger) -> None:
+    """Let the cluster remove a Secret with its pod, should nobody else do it."""
+    meta = pod["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+    try:
+        cluster.patch_secret(name, {"metadata": {"ownerReferences": [owner]}})
+    except BackendError as error:
+        log.warning("the Secret %s is not its pod's yet; siteward removes it at the job's end: %s", name, error)
+
+
+def _drop_secret(cluster: Cluster, name: str) -> None:
+    with suppress(Missing, Forbidden):
+        cluster.delete_secret(name)
+
+
+def drop_refused(cluster: Cluster, built: Built) -> None:
+    """Remove the Secret of a job that will surely never have a pod."""
+    if built.secret is not None:
+        with suppress(BackendError):
+            _drop_secret(cluster, built.secret["metadata"]["name"])
+
+
+def remove(cluster: Cluster, ref: JobRef, *, secret: bool, grace: float = _AT_ONCE) -> None:
+    """Remove a job's pod, and its Secret if it has, or may have, one."""
+    name = ref.data["name"]
+    with suppress(Missing):
+        cluster.delete_pod(name, uid=ref.data["uid"], grace=max(grace, _AT_ONCE))
+    if secret:
+        _drop_secret(cluster, name)
+
+
+def secret_jobs(cluster: Cluster, place: Place, pods: set[str]) -> list[JobRef]:
+    """Return the jobs of Secrets that have no pod: their launch was broken off between the two."""
+    try:
+        secrets = cluster.list_secrets(place.selector)
+    except Forbidden:
+        return []
+    found = (place.ref_of(secret) for secret in secrets if secret["metadata"]["name"] not in pods)
+    refs = (ref for ref in found if ref is not None)
+    return [place.ref(ref.job_id, ref.attempt) for ref in refs]

@@ -1,0 +1,321 @@
+"""What is seen of a site's pods, and who is told: by looking, by the watch, and by the clocks of those that wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from logging import Logger
+from typing import Any, Protocol
+
+from attrs import evolve
+
+from siteward import BackendError, JobRef, JobStatus, Later, Publish, Reason, ended
+from siteward_k8s.diagnose import finished, gone
+from siteward_k8s.errors import Missing
+from siteward_k8s.facts import read_event, read_pod
+from siteward_k8s.pending import Limits
+from siteward_k8s.record import Record
+from siteward_k8s.tombs import Tombs
+from siteward_k8s.verdicts import Api, Verdicts
+from siteward_k8s.waiting import Waiting
+
+_LOOK_AGAIN = 5.0
+
+
+class Place(Protocol):
+    """Whose pods these are."""
+
+    def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
+        """Return the ref of the job that a pod is of, None if it is not of this site's."""
+
+
+class Pods:
+    """Looks at jobs, and publishes what is seen; an end once. Any thread may call.
+
+    ``is_stopped(name)`` says whether a job is to be ended: a deletion of its pod is ours, then. ``give_up(ref, reason,
+    message, evidence)`` has a pod deleted that does not start; its end is told here. ``want_events()`` is called, once
+    or again, when events of pods begin to matter. ``changed`` is notified at news of any job.
+    """
+
+    def __init__(
+        self,
+        cluster: Api,
+        place: Place,
+        later: Later,
+        *,
+        is_stopped: Callable[[str], bool],
+        give_up: Callable[[JobRef, Reason, str, str], object],
+        want_events: Callable[[], object],
+        log: Logger,
+    ) -> None:
+        self._cluster = cluster
+        self._place = place
+        self._later = later
+        self._is_stopped = is_stopped
+        self.changed = threading.Condition()
+        self._verdicts = Verdicts(
+            cluster,
+            later,
+            settle=self._settle,
+            look_again=self._tell_surely,
+            publish=self._publish,
+            give_up=give_up,
+            log=log,
+        )
+        self._waiting = Waiting(self.changed, later, self._verdicts, again=self._assess_again, want_events=want_events)
+        self._publisher: Publish | None = None
+        self._records: dict[str, Record] = {}
+        self._over = Tombs()
+
+    def begin(self, publish: Publish) -> None:
+        """Publish from now on."""
+        self._publisher = publish
+
+    def end(self) -> None:
+        """Publish nothing any more."""
+        self._publisher = None
+        self._verdicts.stop()
+        with self.changed:
+            self.changed.notify_all()
+
+    def failed(self, error: Exception) -> None:
+        """Say that the watch cannot see any more: jobs are looked at instead, and the clocks go on by that."""
+        self._go_on()
+        if (publisher := self._publisher) is not None:
+            publisher.failed(error)
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def look(self, ref: JobRef) -> JobStatus:
+        """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays."""
+        with self.changed:
+            record = self._record(ref, mine=True)
+            if record.end is not None:
+                return record.end
+        try:
+            pod = self._cluster.get_pod(record.name)
+            found = self._place.ref_of(pod)
+            if found is None or (found.job_id, found.attempt) != (ref.job_id, ref.attempt):
+                raise Missing(f"pod {record.name} is of another job")
+            if record.uid not in (None, found.data["uid"]):
+                raise Missing(f"pod {record.name} is another one than that of the job")
+        except Missing:
+            return self._absent(record)
+        except BackendError:
+            with self.changed:
+                self._waiting.hold(record)
+            raise
+        self._take(found, pod)
+        return record.end or record.seen
+
+    def _absent(self, record: Record) -> JobStatus:
+        """Say what it means that a job has no pod."""
+        ours = self._is_stopped(record.name)
+        with self.changed:
+            if record.end is not None:
+                return record.end
+            if record.is_launching(time.monotonic()):
+                self._look_later(record)
+                return record.seen
+            if record.facts is None and record.uid is None and record.expected_at is not None:
+                status = finished(ended(reason=Reason.LAUNCH_FAILED, message="its pod was never created"))
+            else:
+                status = gone(record.facts, ours)
+            record.settle(status)
+            return status
+
+    # --- telling --------------------------------------------------------------------------------------------
+
+    def tell(self, ref: JobRef) -> None:
+        """Look at a job and publish what is seen."""
+        self.publish(ref, self.look(ref))
+
+    def _tell_surely(self, record: Record) -> bool:
+        """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen. Whether it was now."""
+        try:
+            self._publish(record, self.look(record.ref))
+        except BackendError as error:
+            self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
+            self._look_later(record)
+            return False
+        return True
+
+    def _look_later(self, record: Record) -> None:
+        if not record.unseen:
+            record.unseen = True
+            self._later.call(_LOOK_AGAIN, lambda: self._look_at_unseen(record))
+
+    def _look_at_unseen(self, record: Record) -> None:
+        record.unseen = False
+        if self._records.get(record.name) is not record or record.end is not None:
+            return
+        if self._waiting.is_out:
+            self._look_later(record)
+        else:
+            self._tell_surely(record)
+
+    def publish(self, ref: JobRef, status: JobStatus) -> None:
+        """Tell of a job, whoever launched it; the same news is told once."""
+        with self.changed:
+            record = self._record(ref)
+        self._publish(record, status)
+
+    def _publish(self, record: Record, status: JobStatus) -> None:
+        with self.changed:
+            if record.told == status or (record.told is not None and record.told.state.ended):
+                return
+            if status.state.ended:
+                if record.end is None:
+                    record.settle(status)
+            elif record.end is not None:
+                return
+            record.told = status
+            ref = record.ref
+            self.changed.notify_all()
+        if (publisher := self._publisher) is not None:
+            publisher(ref, status)
+
+    def _settle(self, record: Record, status: JobStatus) -> bool:
+        """Note an end that was decided here; False when there is one already."""
+        with self.changed:
+            if record.end is not None:
+                return False
+            record.settle(status)
+            return True
+
+    # --- what is known --------------------------------------------------------------------------------------
+
+    def _record(self, ref: JobRef, *, mine: bool = False) -> Record:
+        name = ref.data["name"]
+        record = self._records.get(name)
+        uids = {record.uid, ref.data["uid"]} - {None} if record is not None else {None}
+        if record is None or (len(uids) > 1 and mine):
+            record = self._records[name] = Record(ref=ref)
+        elif record.uid is None:
+            record.ref = ref
+        record.mine = record.mine or mine
+        return record
+
+    def expect(self, ref: JobRef, limits: Limits) -> None:
+        """Take in a job that is being launched (no uid yet), or whose pod was created: it is to be seen from now on."""
+        with self.changed:
+            record = self._record(ref, mine=True)
+            record.limits = limits
+            record.expected_at = record.expected_at or time.monotonic()
+
+    def forget(self, name: str) -> None:
+        """Forget a job that is done with; what the watch tells of its pod from now on is nobody's news."""
+        with self.changed:
+            record = self._records.pop(name, None)
+            if record is not None:
+                self._over.add(record.uid)
+
+    def known(self) -> list[JobRef]:
+        """Return the jobs that have not ended, as far as is known here."""
+        with self.changed:
+            return [record.ref for record in self._records.values() if record.end is None]
+
+    def _take(self, ref: JobRef, pod: Mapping[str, Any], *, deleted: bool = False) -> Record | None:
+        """Take in a pod; None when it is no news: it is done with, or was there before the job's own."""
+        ours = self._is_stopped(ref.data["name"])
+        facts = read_pod(pod)
+        with self.changed:
+            if facts.uid in self._over:
+                return None
+            record = self._records.get(facts.name)
+            if record is not None and not record.is_of(facts, deleted=deleted):
+                if record.mine or deleted:
+                    return None
+                record = None  # another one has taken its place, and nobody asked about either
+            if record is None:
+                record = self._records[facts.name] = Record(ref=ref)
+            record.take(ref, pod, facts, deleted=deleted, ours=ours)
+            self._waiting.assess(record, stopped=ours)
+            if deleted and not record.mine:
+                del self._records[facts.name]
+                self._over.add(facts.uid)
+            return record
+
+    def _assess_again(self, record: Record) -> None:
+        """Judge a job that waits because of the time or of what was said of it, and tell."""
+        stopped = self._is_stopped(record.name)
+        with self.changed:
+            if self._records.get(record.name) is not record:
+                return
+            self._waiting.assess(record, stopped=stopped)
+        self._publish_seen(record)
+
+    def _publish_seen(self, record: Record) -> None:
+        if not record.given_up:
+            self._publish(record, record.end or record.seen)
+
+    def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
+        """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
+        with self.changed:
+            record = self._record(ref)
+            if record.facts is not None and record.end is None and not record.given_up:
+                self._verdicts.fail(record, reason, message, record.facts)
+
+    # --- the watch's calls ----------------------------------------------------------------------------------
+
+    def on_pod(self, kind: str, pod: dict[str, Any]) -> None:
+        """Take in a change of a pod."""
+        ref = self._place.ref_of(pod)
+        if ref is None:
+            return
+        record = self._take(ref, pod, deleted=kind == "DELETED")
+        if record is not None:
+            self._publish_seen(record)
+
+    def on_list(self, pods: Iterable[dict[str, Any]]) -> None:
+        """Take in all pods there are, and look for those that should be there."""
+        self._go_on()
+        names = set()
+        for pod in pods:
+            names.add(pod["metadata"]["name"])
+            self.on_pod("LISTED", pod)
+        with self.changed:
+            missing = [each for each in self._records.values() if each.end is None and each.name not in names]
+        can_look = True
+        for record in missing:
+            if self._publisher is None:
+                return
+            if can_look:
+                can_look = self._tell_surely(record)
+            else:
+                self._look_later(record)
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Take in what Kubernetes says of a pod."""
+        about = event.get("involvedObject") or {}
+        with self.changed:
+            record = self._records.get(about.get("name") or "")
+            if record is None or not record.mine or not record.hear(read_event(event)):
+                return
+        self._assess_again(record)
+
+    def on_events_list(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take in what Kubernetes has said of pods."""
+        for event in events:
+            self.on_event(event)
+
+    def on_outage(self, error: Exception) -> None:
+        """Tell that no job can be seen just now; clocks stand still."""
+        with self.changed:
+            records = [record for record in self._records.values() if record.end is None]
+            self._waiting.pause(records)
+        for record in records:
+            self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
+
+    def on_return(self) -> None:
+        """Tell that jobs can be seen again; what has changed meanwhile comes next."""
+        self._go_on()
+        with self.changed:
+            records = [record for record in self._records.values() if record.told and not record.told.reachable]
+        for record in records:
+            self._assess_again(record)
+
+    def _go_on(self) -> None:
+        with self.changed:
+            self._waiting.go_on(self._records.values())

@@ -1,0 +1,133 @@
+"""Bringing job directories to pods that wait for theirs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
+from siteward import JobRef, Later, Reason, Unreachable
+from siteward_k8s.errors import Missing
+from siteward_k8s.layout import STAGE
+
+_AT_ONCE = 4
+_TRIES = 5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+
+@define(eq=False)
+class _Directory:
+    """A job directory that is to be brought; ``busy`` while somebody does."""
+
+    ref: JobRef
+    source: Path
+    tries: int = 0
+    pause: float = _FIRST_PAUSE
+    busy: bool = False
+
+
+class Staging:
+    """Sends a job's directory as soon as its pod's first container waits for it, in a few threads.
+
+    ``send(ref, source)`` brings it, whole or not at all; ``fail(ref, reason, words)`` ends a job whose directory
+    cannot be brought. An outage only delays.
+    """
+
+    def __init__(
+        self,
+        later: Later,
+        *,
+        send: Callable[[JobRef, Path], None],
+        fail: Callable[[JobRef, Reason, str], None],
+        log: Logger,
+    ) -> None:
+        self._later = later
+        self._send, self._fail = send, fail
+        self._log = log
+        self._waiting: dict[str, _Directory] = {}
+        self._ready: set[str] = set()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    def expect(self, ref: JobRef, source: Path) -> None:
+        """Note where a job's directory is; it is sent when its pod is ready for it, which it may be already."""
+        with self._lock:
+            self._waiting.setdefault(ref.data["name"], _Directory(ref, source))
+        self._begin(ref.data["name"])
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a pod's job directory is still to be brought."""
+        return name in self._waiting
+
+    def on_pod(self, pod: Mapping[str, Any]) -> None:
+        """Take in what is seen of a pod: whether its first container waits for the job directory."""
+        name = pod["metadata"]["name"]
+        if _is_ready(pod):
+            with self._lock:
+                self._ready.add(name)
+            self._begin(name)
+        elif name in self._ready:
+            self.forget(name)
+
+    def _begin(self, name: str) -> None:
+        with self._lock:
+            directory = self._waiting.get(name)
+            if directory is None or directory.busy or name not in self._ready or self._closed:
+                return
+            directory.busy = True
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_AT_ONCE, "siteward-k8s-stage")
+            self._pool.submit(self._bring, directory)
+
+    def _bring(self, directory: _Directory) -> None:
+        ref = directory.ref
+        name = ref.data["name"]
+        try:
+            self._send(ref, directory.source)
+        except Missing:  # whoever looks at the pod tells of its end
+            self.forget(name)
+        except Exception as error:
+            self._try_again(directory, error)
+        else:
+            self.forget(name)
+
+    def _try_again(self, directory: _Directory, error: Exception) -> None:
+        name = directory.ref.data["name"]
+        if self._closed or name not in self._waiting:
+            return
+        self._log.warning("job %s: its job directory did not come to the pod: %s", directory.ref.job_id, error)
+        directory.tries += not isinstance(error, Unreachable)
+        if directory.tries >= _TRIES:
+            self.forget(name)
+            words = f"the job directory cannot be brought to the pod: {error}"
+            self._fail(directory.ref, Reason.LAUNCH_FAILED, words)
+            return
+        directory.busy = False
+        self._later.call(directory.pause, lambda: self._begin(name))
+        directory.pause = min(2 * directory.pause, _LONGEST_PAUSE)
+
+    def forget(self, name: str) -> None:
+        """Forget a pod: it has what it waited for, or is no more."""
+        with self._lock:
+            self._waiting.pop(name, None)
+            self._ready.discard(name)
+
+    def close(self) -> None:
+        """Begin nothing more; what is under way breaks off when its connection is closed."""
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+            pool = self._pool
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    statuses = pod.get("status", {}).get("initContainerStatuses") or ()
+    return any(each["name"] == STAGE and "running" in (each.get("state") or ()) for each in statuses)

@@ -1,0 +1,21 @@
+"""The rights that ``plugins/k8s/deploy`` gives to sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEPLOY = Path(__file__).parents[3] / "plugins" / "k8s" / "deploy"
+
+
+def rules(*components: str) -> list[dict[str, Any]]:
+    """Return the rules of the minimal Role, and of those that these components add to it."""
+    found = []
+    for part in ("base", *(f"components/{each}" for each in components)):
+        for file in sorted((DEPLOY / part).glob("*role*.yaml")):
+            for each in yaml.safe_load_all(file.read_text()):
+                found += each["rules"] if each["kind"] == "Role" else []
+    assert found
+    return found
