@@ -33,7 +33,7 @@ def volume(**source):
 
 FULL = ["sh", "-c", "dd if=/dev/zero of=/data/x bs=1M count=50; sleep 600"]
 DATA = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-# The container's part, the pod's part, and what is made of it: an end, a failure, or a wait and the end that it leads to.
+# The container's part, the pod's part, and what is made of it: an end, a failure, or a wait and what that ends in.
 PODS = {
     "success": ({}, {}, "Completed 0"),
     "exit-3": ({"command": ["sh", "-c", "exit 3"]}, {}, "Error 3"),
