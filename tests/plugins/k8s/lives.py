@@ -92,9 +92,9 @@ def event(job_id: str, reason: str, message: str, *, uid: str = "", name: str = 
 class Followed:
     """A site's pods on a server, followed: ``news`` are job ids and what was published of them."""
 
-    def __init__(self, api: FakeApi, cluster: Cluster) -> None:
+    def __init__(self, api: FakeApi | None, cluster: Cluster, place: Place = PLACE) -> None:
         log = logging.getLogger("siteward.test")
-        self.api, self.cluster = api, cluster
+        self._api, self.cluster, self.place = api, cluster, place
         self.news: list[tuple[str, JobStatus]] = []
         self.failures: list[BaseException] = []
         self.given_up: list[tuple[str, str, str, str]] = []
@@ -104,7 +104,7 @@ class Followed:
         self.later = Later("siteward-test-later", log)
         self.pods = Pods(
             cluster,
-            PLACE,
+            place,
             self.later,
             is_stopped=lambda name: name in self.stopped,
             give_up=self._give_up,
@@ -113,7 +113,7 @@ class Followed:
         )
         self.watch = Watch(
             cluster,
-            PLACE.selector,
+            place.selector,
             on_pod=self.pods.on_pod,
             on_list=self.pods.on_list,
             on_event=self.pods.on_event,
@@ -125,6 +125,12 @@ class Followed:
             patience=QUICK,
         )
         self.pods.begin(self)
+
+    @property
+    def api(self) -> FakeApi:
+        """The server, when it is one of this process."""
+        assert self._api is not None
+        return self._api
 
     def _give_up(self, ref: JobRef, reason: str, message: str, evidence: str) -> None:
         self.given_up.append((ref.job_id, reason, message, evidence))
@@ -160,7 +166,7 @@ class Followed:
 
     def expect(self, job_id: str, limits: Limits = PATIENT, *, uid: str | None = None) -> JobRef:
         """Say that a job is being launched, or has been."""
-        ref = PLACE.ref(job_id, 1, uid)
+        ref = self.place.ref(job_id, 1, uid)
         self.pods.expect(ref, limits)
         return ref
 

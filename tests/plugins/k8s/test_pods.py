@@ -372,6 +372,21 @@ def test_a_verdict_waits_for_the_api_server(api, followed: Followed):
     assert followed.end_of("a").reason.value == "CapacityTimeout"
 
 
+def test_an_end_that_comes_before_a_verdict_is_the_end(api, followed: Followed):
+    """What somebody else did to a pod that was just to be given up is told, once."""
+    followed.follow()
+    followed.expect("a", evolve(PATIENT, pending_timeout=0.3))
+    api.refuse = lambda verb, _path: (503, {}) if verb == "patch" else None
+    api.put("pods", pod("a", unschedulable()))
+    followed.until_server(lambda: api.count("patch"))
+    api.remove("pods", *names("a"))
+    api.refuse = lambda _verb, _path: None
+    assert followed.end_of("a").reason.value == "Deleted"
+    followed.settle()
+    assert followed.told("a") == ["PENDING", "Deleted"]
+    assert not followed.given_up
+
+
 def test_what_is_said_of_a_pod_counts(api, followed: Followed, monkeypatch):
     """Events are followed once a pod is slow, not before; those of an earlier pod of the name do not count."""
     monkeypatch.setattr("siteward_k8s.waiting._SLOW", 0.2)

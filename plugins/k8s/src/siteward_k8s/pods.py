@@ -22,6 +22,7 @@ from siteward_k8s.waiting import Waiting
 
 _LOOK_AGAIN = 5.0
 _LAST_WORD = 2.0
+_LAST_NEWS_WITHIN = 5.0
 
 
 class Place(Protocol):
@@ -68,6 +69,7 @@ class Pods:
         self._waiting = Waiting(self.changed, later, self._verdicts, again=self._assess_again, want_events=want_events)
         self._publisher: Publish | None = None
         self._jobs = Known()
+        self._follows = False
 
     def begin(self, publish: Publish) -> None:
         """Publish from now on."""
@@ -77,20 +79,28 @@ class Pods:
         """Publish nothing any more."""
         self._publisher = None
         self._verdicts.stop()
-        with self.changed:
-            self.changed.notify_all()
+        self._sees(False)
         self._asking.close(_LAST_WORD)
 
     def failed(self, error: Exception) -> None:
         """Say that the watch cannot see any more: jobs are looked at instead, and the clocks go on by that."""
         self._go_on()
+        self._sees(False)
         if (publisher := self._publisher) is not None:
             publisher.failed(error)
 
+    def _sees(self, follows: bool) -> None:
+        with self.changed:
+            self._follows = follows
+            self.changed.notify_all()
+
     # --- looking --------------------------------------------------------------------------------------------
 
-    def look(self, ref: JobRef) -> JobStatus:
-        """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays."""
+    def look(self, ref: JobRef, *, is_last: bool = False) -> JobStatus:
+        """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays.
+
+        Of a pod that is no more, the watch may be just about to tell how it ended: ``is_last`` if it will not.
+        """
         with self.changed:
             record = self._jobs.of(ref, mine=True)
             if record.end is not None:
@@ -103,7 +113,7 @@ class Pods:
             if record.uid not in (None, found.data["uid"]):
                 raise Missing(f"pod {record.name} is another one than that of the job")
         except Missing:
-            return self._absent(record)
+            return self._absent(record, wait=0.0 if is_last else _LAST_NEWS_WITHIN)
         except BackendError:
             with self.changed:
                 self._waiting.hold(record)
@@ -111,10 +121,12 @@ class Pods:
         self._take(found, pod)
         return record.end or record.seen
 
-    def _absent(self, record: Record) -> JobStatus:
-        """Say what it means that a job has no pod."""
+    def _absent(self, record: Record, wait: float) -> JobStatus:
+        """Say what it means that a job has no pod, or none any more."""
         ours = self._is_stopped(record.name)
         with self.changed:
+            if record.facts is not None and self._follows:
+                self.changed.wait_for(lambda: record.end is not None or not self._follows, wait)
             if record.end is not None:
                 return record.end
             if record.is_launching(time.monotonic()):
@@ -138,7 +150,7 @@ class Pods:
         if record.is_over:
             return True
         try:
-            self._publish(record, self.look(record.ref))
+            self._publish(record, self.look(record.ref, is_last=True))
         except BackendError as error:
             self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
             self._look_later(record)
@@ -286,6 +298,7 @@ class Pods:
 
     def on_outage(self, error: Exception) -> None:
         """Tell that no job can be seen just now; clocks stand still."""
+        self._sees(False)
         with self.changed:
             records = self._jobs.alive()
             self._waiting.pause(records)
@@ -302,4 +315,5 @@ class Pods:
 
     def _go_on(self) -> None:
         with self.changed:
+            self._follows = True
             self._waiting.go_on(self._jobs.all())

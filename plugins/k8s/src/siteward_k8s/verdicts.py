@@ -73,7 +73,10 @@ class Verdicts:
         self._later.call(0, lambda: self._carry_out(record, reason, message, seen))
 
     def _carry_out(self, record: Record, reason: Reason, message: str, seen: str) -> None:
-        if self._stopped or record.is_over or record.end is not None:
+        if self._stopped or record.is_over:
+            return
+        if record.end is not None:  # it came in between
+            self._publish(record, record.end)
             return
         try:
             self._write(record, reason, message)
@@ -88,10 +91,8 @@ class Verdicts:
             self._log.warning("job %s: why it is given up cannot be noted: %s", record.ref.job_id, error)
         status = given_up(reason, message, seen)
         if not self._settle(record, status):
-            # The watch may have been faster to read what was just written.
-            found = record.end.result if record.end is not None else None
-            if found is None or (found.reason, found.message) != (reason, message):
-                return
+            self._publish(record, record.end or status)
+            return
         try:
             self._give_up(record.ref, reason, message, seen)
         except BackendError as error:
