@@ -26,7 +26,7 @@ from .fakeapi import NAMESPACE, FakeApi
 DEADLINE = 60.0
 PLACE = Place(owner="0123456789abcdef", site="site-1", backend="k8s", options=SiteOptions(), namespace=NAMESPACE)
 PATIENT = Limits(pending_timeout=600.0, start_timeout=600.0, gated_timeout=None)
-QUICK = Patience(first_pause=0.01, longest_pause=0.1, outage_after=0.1, forbidden=0.2, lived=0.2)
+QUICK = Patience(first_pause=0.01, longest_pause=0.1, outage_after=0.1, forbidden_after=0.1, forbidden=0.2, lived=0.2)
 INSUFFICIENT = "0/3 nodes are available: 3 Insufficient cpu."
 
 

@@ -141,10 +141,6 @@ class Pods:
 
     # --- telling --------------------------------------------------------------------------------------------
 
-    def tell(self, ref: JobRef) -> None:
-        """Look at a job and publish what is seen."""
-        self.publish(ref, self.look(ref))
-
     def _tell_surely(self, record: Record) -> bool:
         """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen. Whether it was now."""
         if record.is_over:
