@@ -12,6 +12,7 @@ from siteward_k8s.client import Cluster
 
 from .fakeapi import NAMESPACE, FakeApi
 from .helpers import Sites
+from .lives import Followed, kubeconfig
 from .rights import rules
 
 
@@ -35,11 +36,18 @@ def api():
 @pytest.fixture
 def fake_cluster(api: FakeApi, tmp_path: Path):
     """That server, through the backend's own client."""
-    path = tmp_path / "kubeconfig"
-    path.write_text(api.kubeconfig())
-    cluster = Cluster(Where(kubeconfig=str(path)), tmp_path, logging.getLogger("siteward.test"))
+    where = Where(kubeconfig=str(kubeconfig(api, tmp_path)))
+    cluster = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def followed(api: FakeApi, fake_cluster: Cluster):
+    """A site's pods on that server, not followed yet."""
+    followed = Followed(api, fake_cluster)
+    yield followed
+    followed.close()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ class Record:
     """One pod. ``end`` is how it ended, ``told`` what was published last; ``mine``: this process was asked about it.
 
     ``expected_at`` is when its launch began (monotonic seconds), ``due`` when to look at its waiting again.
+    ``held``: its clock stands still, ``given_up``: that is being seen to, ``is_over``: nobody asks about it any more.
     """
 
     ref: JobRef
@@ -44,6 +45,7 @@ class Record:
     unseen: bool = False
     given_up: bool = False
     node_asked: bool = False
+    is_over: bool = False
 
     @property
     def name(self) -> str:
@@ -72,6 +74,8 @@ class Record:
         if self.end is not None:
             return
         if (verdict := read_verdict(facts)) is not None:
+            if self.given_up:
+                return  # the note is our own, and what comes of it is on its way
             status = given_up(*verdict, evidence(facts, self.said))
         else:
             status = gone(facts, ours) if deleted else status_of(facts, ours=ours)
