@@ -8,51 +8,90 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
+import uuid
+from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 from siteward import BackendError, hand_over, pack_directory, remove_tree, unpack_directory
 
-
-def put(root: Path, name: str, source: Path, user: tuple[int, int] | None = None) -> None:
-    """Copy a job directory into the claim, as ``user``'s (uid, gid) if this process may do that. May be repeated."""
-    place = _place(root, name)
-    if not root.is_dir():
-        raise BackendError(f"{root}, where the claim is to be, is no folder: mount it, or set job_directory_path")
-    owner = (os.geteuid(), os.getegid())
-    unpack_directory(pack_directory(source, name=name, owner=owner), place, max_bytes=sys.maxsize)
-    place.chmod(stat.S_IMODE(source.stat().st_mode))
-    if user is not None:
-        hand_over(place, user)
+# What is to be removed has no other name than this: whoever finds it may remove it.
+_DEAD = ".siteward-removed."
+_LONG_AGO = 86400.0
 
 
-def get(root: Path, name: str, target: Path, max_bytes: int = sys.maxsize) -> str:
-    """Bring back what a job left on the claim: ``returned``, ``partial``, or ``lost`` when it is no longer there.
+class Claim:
+    """A claim that this machine sees at ``root``.
 
-    ``partial`` when there is more than ``max_bytes``, or what a job has no business to leave; links are taken as
-    links, and none is followed.
+    ``user`` (uid, gid) is who jobs run as: this process's own user, unless that is root, who gives the directories
+    away. No more than ``max_bytes`` of each are brought back.
     """
-    place = _place(root, name)
-    try:
-        if not stat.S_ISDIR(place.lstat().st_mode):
+
+    def __init__(self, root: Path, *, max_bytes: int = sys.maxsize, user: tuple[int, int] | None = None) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+        self._user = user
+
+    def put(self, name: str, source: Path) -> None:
+        """Copy a job directory into the claim. May be repeated. BackendError when the claim is not there."""
+        place = self._place(name)
+        if not self._root.is_dir():
+            raise BackendError(
+                f"{self._root}, where the claim should be, is no folder. Mount the claim there, or set"
+                " job_directory_path to where it is"
+            )
+        try:
+            unpack_directory(pack_directory(source, name=name, owner=(0, 0)), place, max_bytes=sys.maxsize)
+            place.chmod(stat.S_IMODE(source.stat().st_mode))
+            if self._user is not None:
+                hand_over(place, self._user)
+        except OSError as error:
+            raise BackendError(f"the job directory cannot be copied to the claim at {self._root}: {error}") from error
+
+    def get(self, name: str, target: Path) -> str:
+        """Bring back what a job left: ``returned``, ``partial``, or ``lost`` when it is no longer there.
+
+        ``partial`` when there is more than ``max_bytes``, or what a job has no business to leave. Links come as
+        links, and none is followed.
+        """
+        place = self._place(name)
+        try:
+            if not stat.S_ISDIR(place.lstat().st_mode):
+                return "lost"
+        except FileNotFoundError:
             return "lost"
-    except FileNotFoundError:
-        return "lost"
-    owner = (os.geteuid(), os.getegid())
-    whole = unpack_directory(pack_directory(place, name=name, owner=owner), target, max_bytes=max_bytes)
-    return "returned" if whole else "partial"
+        packed = pack_directory(place, name=name, owner=(0, 0))
+        return "returned" if unpack_directory(packed, target, max_bytes=self._max_bytes) else "partial"
 
+    def drop(self, name: str) -> None:
+        """Remove a job directory; what cannot be removed just now goes with a later :meth:`sweep`."""
+        dead = self._root / f"{_DEAD}{name}.{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):
+            # A pod that is on its way out goes on writing to it, wherever it is, and to nothing else.
+            self._place(name).rename(dead)
+            self._remove(dead)
 
-def drop(root: Path, name: str) -> None:
-    """Remove a job directory from the claim; BackendError when some of it cannot be removed."""
-    place = _place(root, name)
-    if place.is_symlink():
-        place.unlink()
-    remove_tree(place)
-    if os.path.lexists(place):
-        raise BackendError(f"{place} cannot be removed: it has files that are not this user's. Remove it by hand")
+    def sweep(self, pods: Container[str]) -> None:
+        """Remove what is left of job directories that were dropped, but for those of ``pods``, which may use them.
 
+        And those that were put there long ago and have no pod: a launch was broken off before it.
+        """
+        with suppress(OSError):
+            for entry in os.scandir(self._root):
+                if entry.name.startswith(_DEAD):
+                    if entry.name[len(_DEAD) :].rpartition(".")[0] not in pods:
+                        self._remove(Path(entry.path))
+                elif entry.name not in pods and entry.stat(follow_symlinks=False).st_ctime < time.time() - _LONG_AGO:
+                    self.drop(entry.name)
 
-def _place(root: Path, name: str) -> Path:
-    if name in ("", ".", "..") or "/" in name:
-        raise ValueError(f"{name!r} is no name of a folder")
-    return root / name
+    def _remove(self, dead: Path) -> None:
+        if dead.is_symlink() or dead.is_file():
+            dead.unlink(missing_ok=True)
+        else:
+            remove_tree(dead)
+
+    def _place(self, name: str) -> Path:
+        if name in ("", ".", "..") or "/" in name or name.startswith(_DEAD):
+            raise ValueError(f"{name!r} is no name of a job directory")
+        return self._root / name

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from siteward import BackendError, JobRef, JobStatus, Later, Publish, Reason
+from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import read_event, read_pod
 from siteward_k8s.known import Known, Place
@@ -203,6 +203,12 @@ class Pods:
         """Return the jobs that have not ended, as far as is known here."""
         with self.changed:
             return [record.ref for record in self._jobs.alive()]
+
+    def seen(self, ref: JobRef) -> JobState:
+        """Return a job's state as far as it is known, without asking."""
+        with self.changed:
+            record = self._jobs.find(ref.data["name"])
+            return JobState.PENDING if record is None else (record.end or record.seen).state
 
     def _take(self, ref: JobRef, pod: Mapping[str, Any], *, deleted: bool = False) -> Record | None:
         """Take in a pod and judge it if it waits; None when it is no news."""
