@@ -6,23 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
 from siteward_k8s.client import Cluster
 
-from .fakeapi import NAMESPACE, FakeApi
+from .fakeapi import FakeApi
 from .helpers import Sites
-from .lives import Followed, kubeconfig
+from .lives import Followed, Where, kubeconfig
 from .rights import rules
-
-
-@frozen(kw_only=True)
-class Where:
-    """The options that say where a cluster is."""
-
-    kubeconfig: str
-    context: str | None = None
-    namespace: str | None = NAMESPACE
 
 
 @pytest.fixture
