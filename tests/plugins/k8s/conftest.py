@@ -52,3 +52,21 @@ def sites(namespace, tmp_path: Path):
 def site(sites):
     """A site on the tests' cluster."""
     return sites.open()
+
+
+@pytest.fixture
+def client(cluster, namespace, tmp_path: Path):
+    """The tests' cluster through the backend's own client, in a namespace of the test's own."""
+    where = Where(kubeconfig=str(cluster.kubeconfig), namespace=namespace.name)
+    client = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def proxied(api_proxy, namespace, tmp_path: Path):
+    """The same by way of the proxy for faults."""
+    where = Where(kubeconfig=str(api_proxy.kubeconfig), namespace=namespace.name)
+    client = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
+    yield client
+    client.close()
