@@ -36,7 +36,6 @@ from siteward_k8s.stopping import Stops
 from siteward_k8s.template import template_of
 from siteward_k8s.watch import Watch
 
-
 _LAST_WORD = 2.0
 
 
