@@ -11,13 +11,15 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..machine.common import PATH, Unprovided, wait_until
 from ..machine.registry import PASSWORD, USERNAME, Registry
 from . import binaries, devkube
 from .api import Api
+from .deploy import put_together
 from .fake_nodes import FakeNodes
 from .namespace import Namespace
 from .parts import Parts
@@ -67,6 +69,22 @@ class Cluster:
         """Create a namespace with a service account ``default`` in it, and remove it with all that is in it."""
         with Namespace.created(self.api, self.kubeconfig, next(self._names), labels) as namespace:
             yield namespace
+
+    @contextlib.contextmanager
+    def deployed(self, *components: str, patches: Iterable[dict[str, Any]] = ()) -> Iterator[Namespace]:
+        """Apply what ``plugins/k8s/deploy`` gives to sites, in a namespace of its own, and remove it at the end.
+
+        ``components`` are its folders, ``patches`` kustomize's. ``account("siteward")`` of the namespace returns the
+        kubeconfig of a site that may do what the manifests say. Other pods there have to be without privileges.
+        """
+        name = next(self._names)
+        manifests = put_together(kubectl(self._place), components, namespace=name, patches=list(patches))
+        self.kubectl("apply", "-f", "-", stdin=manifests)
+        try:
+            with Namespace.existing(self.api, self.kubeconfig, name) as namespace:
+                yield namespace
+        finally:
+            self.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=manifests)
 
     @contextlib.contextmanager
     def fake_nodes(self, count: int = 1, **capacity: str) -> Iterator[FakeNodes]:

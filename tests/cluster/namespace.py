@@ -30,14 +30,23 @@ class Namespace:
     def created(cls, api: Api, kubeconfig: Path, name: str, labels: dict[str, str]) -> Iterator[Namespace]:
         """Create it and wait until pods can be created in it; remove it, and its pods at once, at the end."""
         api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-        namespace = cls(api, kubeconfig, name)
         try:
-            # Pods are refused until there is the service account that they get.
-            wait_until(lambda: namespace.has("serviceaccounts", "default"), lambda: "no service account appears")
+            with cls.existing(api, kubeconfig, name) as namespace:
+                yield namespace
+        finally:
+            api.delete(f"/api/v1/namespaces/{name}")
+
+    @classmethod
+    @contextlib.contextmanager
+    def existing(cls, api: Api, kubeconfig: Path, name: str) -> Iterator[Namespace]:
+        """Wait until pods can be created in it; remove its pods at once at the end."""
+        namespace = cls(api, kubeconfig, name)
+        # Pods are refused until there is the service account that they get.
+        wait_until(lambda: namespace.has("serviceaccounts", "default"), lambda: "no service account appears")
+        try:
             yield namespace
         finally:
             api.delete(f"{namespace.path}/pods", grace=0)
-            api.delete(f"/api/v1/namespaces/{name}")
 
     def has(self, resource: str, name: str) -> bool:
         """Whether there is an object of the core API."""

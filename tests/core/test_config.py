@@ -212,6 +212,9 @@ COERCION = [
     (Literal["ro", "rw"], "row", "expected one of ro, rw, got text 'row'; did you mean"),
     (Literal["ro", "rw"], ["ro"], "expected one of ro, rw, got a list"),
     (Literal[1, 2], True, "expected one of 1, 2"),
+    (float | Literal["site", "never"] | None, "soon", "expected a number or site or never, got text 'soon'"),
+    (float | Literal["site"] | None, "site", "site"),
+    (float | Literal["site"] | None, 5, 5.0),
     (Any, [1, "x"], [1, "x"]),
 ]
 

@@ -56,3 +56,12 @@ def test_it_may_be_closed_by_one_of_its_own_calls(later: Later):
     done = threading.Event()
     later.call(0, lambda: (later.close(), done.set()))
     assert done.wait(DEADLINE)
+
+
+def test_closing_waits_no_longer_than_it_may(later: Later):
+    """A call that does not come back is left alone."""
+    began, go_on = threading.Event(), threading.Event()
+    later.call(0, lambda: (began.set(), go_on.wait(DEADLINE)))
+    assert began.wait(DEADLINE)
+    later.close(wait=0)
+    go_on.set()

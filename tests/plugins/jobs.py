@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from siteward import Handle, Job, Result, Site
@@ -20,9 +21,9 @@ def until(fact: Callable[[], Any], what: str = "", seconds: float = DEADLINE) ->
     return found
 
 
-def job(*command: str, **fields: Any) -> Job:
+def job(*command: str, base_dir: str | Path = ".", **fields: Any) -> Job:
     """Return a job."""
-    return Job.from_mapping({"name": "test", "command": list(command), **fields})
+    return Job.from_mapping({"name": "test", "command": list(command), **fields}, base_dir=base_dir)
 
 
 def sh(script: str, **fields: Any) -> Job:

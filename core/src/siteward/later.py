@@ -50,11 +50,11 @@ class Later:
                 self._changed.wait(left)
         return None
 
-    def close(self) -> None:
-        """Forget all calls that are left, and wait for the one that runs."""
+    def close(self, wait: float | None = None) -> None:
+        """Forget all calls that are left, and wait for the one that runs, ``wait`` seconds at most."""
         with self._changed:
             self._closed = True
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(wait)

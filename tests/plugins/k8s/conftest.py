@@ -6,22 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
 from siteward_k8s.client import Cluster
 
-from .fakeapi import NAMESPACE, FakeApi
+from .fakeapi import FakeApi
 from .helpers import Sites
+from .lives import Followed, Where, kubeconfig
 from .rights import rules
-
-
-@frozen(kw_only=True)
-class Where:
-    """The options that say where a cluster is."""
-
-    kubeconfig: str
-    context: str | None = None
-    namespace: str | None = NAMESPACE
 
 
 @pytest.fixture
@@ -35,11 +26,18 @@ def api():
 @pytest.fixture
 def fake_cluster(api: FakeApi, tmp_path: Path):
     """That server, through the backend's own client."""
-    path = tmp_path / "kubeconfig"
-    path.write_text(api.kubeconfig())
-    cluster = Cluster(Where(kubeconfig=str(path)), tmp_path, logging.getLogger("siteward.test"))
+    where = Where(kubeconfig=str(kubeconfig(api, tmp_path)))
+    cluster = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def followed(api: FakeApi, fake_cluster: Cluster):
+    """A site's pods on that server, not followed yet."""
+    followed = Followed(api, fake_cluster)
+    yield followed
+    followed.close()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def condition(type, status, reason=None, message=None, since=1):
 
 
 UNSCHEDULABLE = (
-    "0/3 nodes are available: 3 Insufficient cpu. "
+    "0/3 nodes are available: 3 Insufficient cpu. no new claims to deallocate, "
     "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
 )
 

@@ -10,7 +10,7 @@ from siteward_k8s import layout
 from siteward_k8s.options import Dataset, StudyOptions
 from siteward_k8s.volumes import volumes_of
 
-from .building import a_place, built, env_of, main_of, spec_of
+from .building import OWNER, a_place, built, env_of, main_of, spec_of
 
 MODULE = {"command": None, "module": "fed.avg", "args": ["a b"]}
 POD_SECURITY = {
@@ -182,7 +182,6 @@ def test_the_environment_from_weakest_to_strongest():
         "SITEWARD_JOB_DIR": "/siteward/job",
         "SITEWARD_BACKEND": "k8s",
         "SITEWARD_ATTEMPT": "2",
-        "NVIDIA_VISIBLE_DEVICES": "void",
     }
     assert env_of(env={"HOME": "/siteward/job"})["HOME"] == "/siteward/job"
 
@@ -199,7 +198,10 @@ def test_a_module_finds_its_job_directory_before_what_else_is_named():
 GPUS = {
     "a job helps itself": ({}, {}, {"env": {"NVIDIA_VISIBLE_DEVICES": "all"}}, "void"),
     "a job's secret": ({}, {}, {"secrets": {"NVIDIA_VISIBLE_DEVICES": "all"}}, "void"),
-    "none asked": ({}, {}, {}, "void"),
+    "none asked": ({}, {"max_gpus": 2}, {}, "void"),
+    "nobody speaks of GPUs": ({}, {}, {}, None),
+    "the site has none": ({}, {"max_gpus": 0}, {}, "void"),
+    "no NVIDIA, but a cap": ({}, {"gpu_resource": "amd.com/gpu", "max_gpus": 2}, {}, None),
     "0 asked": ({"num_of_gpus": 0}, {}, {}, "void"),
     "some asked": ({"num_of_gpus": 1}, {}, {"env": {"NVIDIA_VISIBLE_DEVICES": "all"}}, None),
     "the site's word": ({}, {"env": {"NVIDIA_VISIBLE_DEVICES": "0"}}, {"env": {"NVIDIA_VISIBLE_DEVICES": "all"}}, "0"),
@@ -209,7 +211,7 @@ GPUS = {
 
 @pytest.mark.parametrize("name", GPUS)
 def test_no_variable_gives_a_job_gpus(name):
-    """With NVIDIA's runtime a job's or an image's would; only the site may say so."""
+    """With NVIDIA's runtime a job's would, and an image's where the site counts GPUs; only the site may say so."""
     job, site, fields, value = GPUS[name]
     assert env_of(job, site, **fields).get("NVIDIA_VISIBLE_DEVICES") == value
 
@@ -362,8 +364,9 @@ def test_a_claim_brings_the_job_directory_with_no_helper():
     assert [each["name"] for each in spec["containers"]] == ["job"]
     assert "initContainers" not in spec
     assert spec["volumes"] == [{"name": "siteward-job", "persistentVolumeClaim": {"claimName": "work"}}]
+    folder = f"{OWNER}/{a_place().pod_name('train-1', 1)}"
     assert spec["containers"][0]["volumeMounts"] == [
-        {"name": "siteward-job", "mountPath": "/siteward/job", "subPath": a_place().pod_name("train-1", 1)}
+        {"name": "siteward-job", "mountPath": "/siteward/job", "subPath": folder}
     ]
 
 

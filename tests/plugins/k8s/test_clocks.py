@@ -35,6 +35,7 @@ LIVES = [
     ("running stops all", [(BOUND, 0), (RUNNING, 5), (RUNNING, 65), (OVER, 99)], waited(scheduled=5)),
     ("straight to its end", [(NEW, 0), (OVER, 30), (OVER, 90)], waited(unscheduled=30)),
     ("an unknown phase waits for nothing", [(BOUND, 0), (UNKNOWN, 5), (UNKNOWN, 50)], waited(scheduled=5)),
+    ("nor does a clock", [(NEW, 50), (NEW, 60), (NEW, 40)], waited(unscheduled=10)),
     ("time does not go back", [(NEW, 50), (NEW, 40), (NEW, 60)], waited(unscheduled=10)),
 ]
 

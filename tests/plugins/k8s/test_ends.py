@@ -14,6 +14,7 @@ from .pods import (
     CREATED,
     HELPER,
     UNLOCATED,
+    condition,
     container,
     deleted,
     disrupted,
@@ -265,6 +266,12 @@ TAKEN = {
         None,
         "'fetch' failed with exit code 7",
     ),
+    "node lost it while it was fetched": (
+        pod(UNLOCATED, phase="Failed", inits=[container("fetch", UNLOCATED)]),
+        "NodeLost",
+        None,
+        "lost the container",
+    ),
     "init container out of memory": (
         pod(waiting("PodInitializing"), phase="Failed", inits=[container("fetch", terminated(137, "OOMKilled"))]),
         "LaunchFailed",
@@ -335,6 +342,9 @@ def test_ends_that_the_platform_made(seen, reason, code, words):
 
 
 BEFORE = {
+    "an eviction was called off": pod(
+        terminated(0), conditions=[condition("DisruptionTarget", "False", "EvictionByEvictionAPI", since=20)]
+    ),
     "somebody deleted the pod afterwards": pod(terminated(0), metadata=deleted(200)),
     "it was evicted afterwards": pod(
         terminated(0), phase="Failed", reason="Evicted", conditions=[disrupted("TerminationByKubelet", LOW, since=200)]

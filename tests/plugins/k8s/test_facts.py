@@ -104,6 +104,7 @@ def test_gates_and_verdicts():
     """A gated pod is gated until it has a node; conditions that say something are kept."""
     held = read_pod(gated("kueue.x-k8s.io/admission"))
     assert held.gated and held.gates == ("kueue.x-k8s.io/admission",)
+    assert not facts(waiting(), spec={"schedulingGates": [{"name": "x"}]}).gated
     refused = read_pod(unscheduled())
     assert not refused.gated and not refused.scheduled
     assert "Insufficient cpu" in refused.condition("PodScheduled").message

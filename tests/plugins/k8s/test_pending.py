@@ -227,6 +227,9 @@ def test_gates_have_a_clock_of_their_own():
 def test_words_about_gates_are_no_verdict():
     """What was said while it was gated is not held against it later."""
     told = events(event("FailedScheduling", "Scheduling is blocked due to non-empty scheduling gates"))
+    released = read_pod(gated("example.com/approval"))
+    released = evolve(released, gates=())
+    assert judge(released, told, Waited(), evolve(LIMITS, pending_timeout=0)) == Wait(look_again_in=10)
     assert judge(NEW, told, Waited(), evolve(LIMITS, pending_timeout=0)) == Wait(look_again_in=10)
 
 

@@ -114,7 +114,8 @@ def test_a_pod_is_found_again_by_its_marks():
     pod = on_the_cluster(job_id="x" * 63)
     found = a_place(site="called otherwise since").ref_of(pod)
     assert (found.job_id, found.attempt, found.site) == ("x" * 63, 1, "called otherwise since")
-    assert found.data == {"name": pod["metadata"]["name"], "uid": "uid-1", "namespace": "fl"}
+    data = {"name": pod["metadata"]["name"], "uid": "uid-1", "namespace": "fl", "container": "job"}
+    assert found.data == data
     assert a_place().ref("x" * 63, 1).data == {**found.data, "uid": None}
 
 

@@ -59,6 +59,11 @@ DESCRIBED = {
         ],
         "it is being started on node gpu-1",
     ),
+    "pulled in the same second": (
+        facts(waiting(), phase="Pending"),
+        [event(each, "a step of the image", type="Normal", when=5) for each in ("Created", "Pulled", "Pulling")],
+        "it is being started on node gpu-1",
+    ),
     "refused by its node": (
         facts(waiting("CreateContainerConfigError", 'secret "db" not found')),
         [],

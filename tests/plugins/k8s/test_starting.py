@@ -187,3 +187,11 @@ def test_bringing_the_job_directory_is_no_waiting_of_the_pods():
     """It takes as long as it takes; whoever brings it ends it."""
     seen = facts(waiting("PodInitializing"), phase="Pending", inits=[container(layout.STAGE, running())])
     assert judge(seen, [], Waited(scheduled=1e6), LIMITS) == Wait()
+
+
+def test_one_container_that_cannot_start_is_enough():
+    """However well another may do in the end."""
+    hopeless = container("proxy", waiting("InvalidImageName", "no"))
+    seen = facts(waiting("CreateContainerError", "context deadline exceeded"), phase="Pending", others=[hopeless])
+    answer = judge(seen, [], Waited(), LIMITS)
+    assert isinstance(answer, Fail) and answer.reason is Reason.IMAGE_ERROR

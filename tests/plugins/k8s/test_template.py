@@ -145,7 +145,7 @@ def test_the_templates_word_on_gpus_counts():
     assert (
         env_of(site=with_template({"env": env}), env={"NVIDIA_VISIBLE_DEVICES": "all"})["NVIDIA_VISIBLE_DEVICES"] == "0"
     )
-    own = with_template({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}})
+    own = with_template({"resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}, site={"max_gpus": 0})
     assert "NVIDIA_VISIBLE_DEVICES" not in env_of(site=own)
 
 
@@ -321,6 +321,7 @@ BROKEN = {
     "yaml": ("spec: [", "is not YAML: while parsing"),
     "python": ("!!python/object/apply:os.system [id]", "is not YAML: could not determine a constructor"),
     "binary": ("spec: \x00", "is not YAML"),
+    "key twice": ("spec: {}\nkind: Pod\nspec: {}", "is not YAML: 'spec' is there twice"),
     "kind": ("kind: Deployment", "kind: expected Pod, got 'Deployment'"),
     "version": ("apiVersion: v2", "apiVersion: expected v1, got 'v2'"),
     "key": ("sepc: {}", "sepc: unknown key; a Pod has apiVersion, kind, metadata, spec, status"),

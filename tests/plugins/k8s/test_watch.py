@@ -20,7 +20,7 @@ from siteward_k8s.watch import Watch
 from .fakeapi import FakeApi
 
 DEADLINE = 60.0
-QUICK = Patience(first_pause=0.01, longest_pause=0.05, outage_after=0.2, forbidden=0.2, lived=0.2)
+QUICK = Patience(first_pause=0.01, longest_pause=0.05, outage_after=0.2, forbidden_after=0.1, forbidden=0.2, lived=0.2)
 # A timeout that is never reached in these tests, and one that always is.
 LONG, SHORT = 300.0, 0.5
 
@@ -237,6 +237,16 @@ def test_a_forbidden_watch_is_told_once_and_tried_again(api, watch, ears):
     assert not ears.all("outage")
 
 
+def test_a_server_that_forbids_too_much_while_it_starts_is_waited_for(api, watch, ears):
+    """Nobody is told to poll for that."""
+    api.refuse = lambda verb, _path: (403, {}) if verb == "watch" and api.count("watch") < 4 else None
+    watch(patience=Patience(first_pause=0.01, forbidden_after=600.0))
+    until(api, lambda: api.watching["pods"])
+    api.put("pods", pod("a"))
+    ears.until(lambda: ears.all("ADDED"))
+    assert [kind for kind, _what in ears.heard] == ["list", "ADDED"]
+
+
 def test_events_are_followed_only_when_asked_for(api, watch, ears):
     """In a thread of their own; that they are forbidden keeps no pod from being seen."""
     watched = watch()
@@ -259,7 +269,9 @@ def test_forbidden_events_are_done_without(api, watch, ears, caplog):
     """It is logged once; pods are followed as before."""
     api.refuse = lambda _verb, path: (403, {}) if path.endswith("events") else None
     watch().start_events()
-    until(api, lambda: api.count("list", "events") > 2)
+    until(api, lambda: "why pods do not start cannot be seen" in caplog.text)
+    tries = api.count("list", "events")
+    until(api, lambda: api.count("list", "events") > tries + 1)
     api.put("pods", pod("a"))
     ears.until(lambda: ears.all("ADDED") or ["a"] in ears.all("list"))
     assert not ears.all("failed")
@@ -281,7 +293,7 @@ def test_whoever_listens_badly_is_no_trouble(api, watch, ears, caplog):
 @pytest.mark.parametrize("state", ["following", "silent", "away", "forbidden"])
 def test_close_ends_it_whatever_it_does(api, watch, ears, state):
     """Also in the middle of a read that nothing would end; nothing is told afterwards."""
-    patience = Patience(longest_pause=600.0, first_pause=600.0, forbidden=600.0, outage_after=0.0)
+    patience = Patience(first_pause=600.0, longest_pause=600.0, outage_after=0.0, forbidden_after=0.0, forbidden=600.0)
     api.silent = state == "silent"
     api.refuse = lambda verb, _path: (403, {}) if state == "forbidden" and verb == "watch" else None
     watched = watch(patience=patience)

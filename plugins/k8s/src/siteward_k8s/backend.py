@@ -76,7 +76,6 @@ class Backend:
             log=context.log,
         )
         self._here: Place | None = None
-        self._claim: Claim | None = None
         self._lock = threading.Lock()
         self._without_secret: set[str] = set()
 
@@ -124,7 +123,7 @@ class Backend:
         )
         self._pods.expect(ref, waits)
         try:
-            if (claim := self._claimed()) is not None:
+            if (claim := self._claim()) is not None:
                 claim.put(name, request.job_dir)
             pod = creating.create(self._cluster, self.place, built, self._context.log)
         except Unreachable as error:
@@ -138,7 +137,7 @@ class Backend:
             raise
         if built.secret is None:
             self._without_secret.add(name)
-        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"])
+        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"], ref.data["container"])
         self._pods.expect(ref, waits)
         return ref
 
@@ -148,16 +147,18 @@ class Backend:
         built = build.build_pod(request, place, template)
         for warning in built.warnings:
             self._context.log.warning("job %s: %s", request.job_id, warning)
-        return place.ref(request.job_id, request.attempt), built
+        container = built.manifest["metadata"]["annotations"][layout.CONTAINER]
+        return place.ref(request.job_id, request.attempt, container=container), built
 
-    def _claimed(self) -> Claim | None:
-        if self._options.job_directory != "pvc":
+    def _claim(self) -> Claim | None:
+        """Return this installation's folder of the claim, None where job directories go another way."""
+        site = self._options
+        if site.job_directory != "pvc":
             return None
-        with self._lock:
-            if self._claim is None:
-                root = self._context.base_dir / Path(str(self._options.job_directory_path)).expanduser()
-                self._claim = Claim(root, max_bytes=self._options.max_collect)
-            return self._claim
+        root = self._context.base_dir / Path(str(site.job_directory_path)).expanduser()
+        if root.is_dir():
+            (root / self._owner).mkdir(mode=0o700, exist_ok=True)
+        return Claim(root / self._owner, max_bytes=site.max_collect, user=build.user_of(site))
 
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
@@ -195,7 +196,7 @@ class Backend:
                 yield pod
 
         self._pods.on_list(noted())
-        if (claim := self._claimed()) is not None:
+        if (claim := self._claim()) is not None:
             claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
@@ -216,7 +217,7 @@ class Backend:
         """Bring the job directory back."""
         if self._options.job_directory == "transfer":
             return transfer.fetch(self._cluster, ref, target, self._options.max_collect)
-        claim = self._claimed()
+        claim = self._claim()
         return "lost" if claim is None else claim.get(ref.data["name"], target)
 
     @hookimpl
@@ -238,7 +239,7 @@ class Backend:
         """Delete the pod and whatever else there is of the job."""
         name = ref.data["name"]
         creating.remove(self._cluster, ref, secret=self._has_secret(ref))
-        if (claim := self._claimed()) is not None:
+        if (claim := self._claim()) is not None:
             claim.drop(name)
         self._forget(name)
 

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from siteward import JobRequest, LaunchRefused
 from siteward_k8s import containers, layout, merge
 from siteward_k8s.limits import resources_of
-from siteward_k8s.options import JobOptions, StudyOptions
+from siteward_k8s.options import JobOptions, SiteOptions, StudyOptions
 from siteward_k8s.place import Place
 from siteward_k8s.volumes import volumes_of
 
@@ -81,6 +81,13 @@ def build_pod(request: JobRequest, place: Place, template: Mapping[str, Any] | N
     manifest = json.loads(text)
     manifest["metadata"]["annotations"][layout.SPEC_HASH] = hashlib.sha256(text.encode()).hexdigest()
     return Built(manifest=manifest, secret=_secret(request, place, name), warnings=tuple(warnings))
+
+
+def user_of(site: SiteOptions) -> tuple[int, int] | None:
+    """Return uid and gid of a site's jobs; None where images, or templates, decide."""
+    security = {**_POD_SECURITY, **site.pod_security_context}
+    user, group = security.get("runAsUser"), security.get("runAsGroup")
+    return (user, group if isinstance(group, int) else user) if isinstance(user, int) else None
 
 
 def _no_image(request: JobRequest) -> str:

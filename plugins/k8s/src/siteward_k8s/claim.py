@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 import uuid
 from collections.abc import Container
 from contextlib import suppress
@@ -17,6 +18,7 @@ from siteward import BackendError, hand_over, pack_directory, remove_tree, unpac
 
 # What is to be removed has no other name than this: whoever finds it may remove it.
 _DEAD = ".siteward-removed."
+_LONG_AGO = 86400.0
 
 
 class Claim:
@@ -71,11 +73,17 @@ class Claim:
             self._remove(dead)
 
     def sweep(self, pods: Container[str]) -> None:
-        """Remove what is left of job directories that were dropped, but for those of ``pods``, which may use them."""
+        """Remove what is left of job directories that were dropped, but for those of ``pods``, which may use them.
+
+        And those that were put there long ago and have no pod: a launch was broken off before it.
+        """
         with suppress(OSError):
             for entry in os.scandir(self._root):
-                if entry.name.startswith(_DEAD) and entry.name[len(_DEAD) :].rpartition(".")[0] not in pods:
-                    self._remove(Path(entry.path))
+                if entry.name.startswith(_DEAD):
+                    if entry.name[len(_DEAD) :].rpartition(".")[0] not in pods:
+                        self._remove(Path(entry.path))
+                elif entry.name not in pods and entry.stat(follow_symlinks=False).st_ctime < time.time() - _LONG_AGO:
+                    self.drop(entry.name)
 
     def _remove(self, dead: Path) -> None:
         if dead.is_symlink() or dead.is_file():

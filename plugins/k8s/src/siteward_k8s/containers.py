@@ -48,7 +48,14 @@ def job_container(
         found["resources"] = asked
     gpus = any(key.startswith(NVIDIA) for key in found.get("resources", {}).get("limits", ()))
     found["env"] = environment(
-        request, site, study, template.get("env") or (), secret, has_gpus=gpus, warnings=warnings
+        request,
+        site,
+        study,
+        template.get("env") or (),
+        secret,
+        has_gpus=gpus,
+        wants_none=resources.no_gpus,
+        warnings=warnings,
     )
     found["volumeMounts"] = merge.by_key(template.get("volumeMounts"), mounts, "mountPath", where, warnings)
     found["securityContext"] = merge.security(

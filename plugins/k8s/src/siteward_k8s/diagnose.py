@@ -11,9 +11,9 @@ from attrs import evolve, frozen
 
 from siteward import JobState, JobStatus, Reason, Result, ended
 from siteward_k8s import layout
-from siteward_k8s.containerfacts import ContainerFacts, seconds
 from siteward_k8s.facts import PodFacts, read_verdict
 from siteward_k8s.report import describe, evidence
+from siteward_k8s.states import ContainerFacts, seconds
 from siteward_k8s.words import cause, one_line
 
 __all__ = ["describe", "evidence", "finished", "gone", "is_lost", "refusal", "status_of"]

@@ -28,29 +28,32 @@ def environment(
     secret: str,
     *,
     has_gpus: bool,
+    wants_none: bool,
     warnings: list[str],
 ) -> list[dict[str, Any]]:
     """Return the variables of the job's container.
 
     From weakest to strongest: HOME, template, the site's and the study's own, the job's, its secrets, the study's
-    secrets. ``secret`` is the name of the job's Secret; no value of it is here.
+    secrets. ``secret`` is the name of the job's Secret; no value of it is here. ``wants_none``: it asks for 0 GPUs.
     """
     own = {**site.env, **study.env}
     found: dict[str, Any] = {"HOME": {"name": "HOME", "value": "/tmp"}}  # noqa: S108  # the user has none in the image
     found.update({each["name"]: each for each in template})
     site_says = GPUS_SEEN in {*found, *own, *study.secret_env}
     jobs = _job_variables(request)
-    if site_says:
-        jobs.pop(GPUS_SEEN, None)
+    job_says = jobs.pop(GPUS_SEEN, None) is not None
+    secrets = jobs.keys() & set(request.secrets)
     for name, value in {**own, **jobs}.items():
-        if name in request.secrets and name in jobs:
+        if name in secrets:
             found[name] = _of_secret(name, secret, name)
         else:
             found[name] = {"name": name, "value": literal(value)}
     for name, source in study.secret_env.items():
         found[name] = _of_secret(name, source.source, source.key)
-    if not site_says:
-        _hide_gpus(found, site, has_gpus)
+    # Where the site counts GPUs an image must not bring any either, as NVIDIA's own do.
+    hides = site.gpu_resource.startswith(NVIDIA) and (wants_none or job_says or site.max_gpus is not None)
+    if hides and not (site_says or has_gpus):
+        found[GPUS_SEEN] = no_gpus()
     if request.module is not None and _PATH in found:
         found[_PATH] = _with_job_dir(found[_PATH], warnings)
     return list(found.values())
@@ -64,13 +67,6 @@ def _job_variables(request: JobRequest) -> dict[str, str]:
             if name.endswith("_VISIBLE_DEVICES") and name not in request.secrets:
                 found.pop(name, None)
     return found
-
-
-def _hide_gpus(found: dict[str, Any], site: SiteOptions, has_gpus: bool) -> None:
-    """Take the variable for devices out of a job's hands."""
-    found.pop(GPUS_SEEN, None)
-    if not has_gpus and site.gpu_resource.startswith(NVIDIA):
-        found[GPUS_SEEN] = no_gpus()
 
 
 def no_gpus() -> dict[str, Any]:

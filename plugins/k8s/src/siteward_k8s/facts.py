@@ -11,7 +11,7 @@ from attrs import frozen
 
 from siteward import Reason
 from siteward_k8s import layout
-from siteward_k8s.containerfacts import ContainerFacts, read_containers, seconds
+from siteward_k8s.states import ContainerFacts, read_containers, seconds
 
 _DISRUPTIONS = ("DisruptionTarget", "TerminationTarget")
 _NOT_KEPT = frozenset({layout.SPEC_HASH, layout.JOB_ID, layout.SITE, layout.BACKEND, layout.NAME})

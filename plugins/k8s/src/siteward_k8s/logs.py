@@ -11,7 +11,6 @@ from typing import Protocol
 from siteward import JobRef, JobState, JobStatus, Unreachable
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Missing, Refused
-from siteward_k8s.layout import CONTAINER
 from siteward_k8s.position import Position
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -27,8 +26,8 @@ class News(Protocol):
     def look(self, ref: JobRef) -> JobStatus:
         """Look at a job, uncached."""
 
-    def seen(self, ref: JobRef) -> tuple[JobState, str | None]:
-        """Return a job's state, and the name of its container if that is known, without asking."""
+    def seen(self, ref: JobRef) -> JobState:
+        """Return a job's state as far as it is known, without asking."""
 
 
 def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int | None) -> Iterator[bytes]:
@@ -37,7 +36,7 @@ def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int
     ``tail`` is a number of lines to begin with, None for all. A job that has no container, or whose pod is no more,
     has no output.
     """
-    reader = _Reader(cluster, ref, news)
+    reader = _Reader(cluster, ref)
     if not follow:
         yield from reader.read(follow=False, tail=tail)
         return
@@ -105,10 +104,9 @@ class _Waiting:
 class _Reader:
     """Reads on from where it stopped."""
 
-    def __init__(self, cluster: Cluster, ref: JobRef, news: News) -> None:
+    def __init__(self, cluster: Cluster, ref: JobRef) -> None:
         self._cluster = cluster
         self._ref = ref
-        self._news = news
         self._position = Position()
 
     def read(self, *, follow: bool, tail: int | None) -> Iterator[bytes]:
@@ -120,7 +118,7 @@ class _Reader:
         try:
             stream = self._cluster.read_log(
                 name,
-                self._container(),
+                self._ref.data["container"],
                 follow=follow,
                 since_time=begin,
                 tail_lines=lines,
@@ -136,12 +134,3 @@ class _Reader:
                 # With no lines to begin with, the last one still says where to go on.
                 if (new := self._position.feed(chunk)) and tail != 0:
                     yield new
-
-    def _container(self) -> str:
-        """Return the container's name; asked for when nobody has seen the pod yet."""
-        _state, container = self._news.seen(self._ref)
-        if container is not None:
-            return container
-        pod = self._cluster.get_pod(self._ref.data["name"], namespace=self._ref.data.get("namespace"))
-        notes = pod["metadata"].get("annotations") or {}
-        return str(notes.get(CONTAINER) or pod["spec"]["containers"][0]["name"])

@@ -87,9 +87,10 @@ class Place:
             return []
         return [{"apiVersion": "v1", "kind": "Pod", "name": self.parent.name, "uid": self.parent.uid}]
 
-    def ref(self, job_id: str, attempt: int, uid: str | None = None) -> JobRef:
-        """Return the ref of a job; ``uid`` is its pod's, None while that is not known."""
-        data = {"name": self.pod_name(job_id, attempt), "uid": uid, "namespace": self.namespace}
+    def ref(self, job_id: str, attempt: int, uid: str | None = None, container: str = layout.JOB) -> JobRef:
+        """Return the ref of a job; ``uid`` is its pod's, None while that is not known, ``container`` the job's."""
+        name = self.pod_name(job_id, attempt)
+        data = {"name": name, "uid": uid, "namespace": self.namespace, "container": container}
         return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
 
     def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
@@ -104,6 +105,7 @@ class Place:
                 return None
             job_id, attempt = annotations[layout.JOB_ID], int(labels[layout.ATTEMPT])
             data = {"name": meta["name"], "uid": meta["uid"], "namespace": meta.get("namespace", self.namespace)}
+            data["container"] = annotations.get(layout.CONTAINER, layout.JOB)
         except (KeyError, ValueError):
             return None
         return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
@@ -123,7 +125,7 @@ def _seconds(seconds: float | None) -> str:
     """Return seconds as an annotation has them; no end is null, as in the site file."""
     if seconds is None or math.isinf(seconds):
         return "null"
-    return json.dumps(int(seconds) if seconds == int(seconds) else seconds)
+    return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))
 
 
 def read_seconds(pod: Mapping[str, Any], annotation: str, default: float | None = None) -> float | None:

@@ -6,28 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 
-from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason, ended
-from siteward_k8s.diagnose import finished, gone
+from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import read_event, read_pod
+from siteward_k8s.known import Known, Place
 from siteward_k8s.pending import Limits
 from siteward_k8s.record import Record
-from siteward_k8s.tombs import Tombs
 from siteward_k8s.verdicts import Api, Verdicts
 from siteward_k8s.waiting import Waiting
 
 _LOOK_AGAIN = 5.0
-
-
-class Place(Protocol):
-    """Whose pods these are."""
-
-    def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
-        """Return the ref of the job that a pod is of, None if it is not of this site's."""
+_LAST_WORD = 2.0
+_LAST_NEWS_WITHIN = 5.0
 
 
 class Pods:
@@ -51,12 +45,13 @@ class Pods:
     ) -> None:
         self._cluster = cluster
         self._place = place
-        self._later = later
+        # What asks the API server may take long, and must not keep the clocks of others waiting.
+        self._asking = Later("siteward-k8s-asking", log)
         self._is_stopped = is_stopped
         self.changed = threading.Condition()
         self._verdicts = Verdicts(
             cluster,
-            later,
+            self._asking,
             settle=self._settle,
             look_again=self._tell_surely,
             publish=self._publish,
@@ -65,8 +60,8 @@ class Pods:
         )
         self._waiting = Waiting(self.changed, later, self._verdicts, again=self._assess_again, want_events=want_events)
         self._publisher: Publish | None = None
-        self._records: dict[str, Record] = {}
-        self._over = Tombs()
+        self._jobs = Known()
+        self._follows = False
 
     def begin(self, publish: Publish) -> None:
         """Publish from now on."""
@@ -76,23 +71,36 @@ class Pods:
         """Publish nothing any more."""
         self._publisher = None
         self._verdicts.stop()
-        with self.changed:
-            self.changed.notify_all()
+        self._sees(False)
+        self._asking.close(_LAST_WORD)
 
     def failed(self, error: Exception) -> None:
         """Say that the watch cannot see any more: jobs are looked at instead, and the clocks go on by that."""
         self._go_on()
+        self._sees(False)
         if (publisher := self._publisher) is not None:
             publisher.failed(error)
+
+    def _sees(self, follows: bool) -> None:
+        with self.changed:
+            self._follows = follows
+            self.changed.notify_all()
 
     # --- looking --------------------------------------------------------------------------------------------
 
     def look(self, ref: JobRef) -> JobStatus:
-        """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays."""
+        """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays.
+
+        Of a pod that is no more the watch may be just about to tell how it ended: it has some seconds for that.
+        """
         with self.changed:
-            record = self._record(ref, mine=True)
-            if record.end is not None:
-                return record.end
+            record = self._jobs.of(ref, mine=True)
+        return self._look(record, _LAST_NEWS_WITHIN)
+
+    def _look(self, record: Record, wait: float) -> JobStatus:
+        if record.end is not None:
+            return record.end
+        ref = record.ref
         try:
             pod = self._cluster.get_pod(record.name)
             found = self._place.ref_of(pod)
@@ -101,7 +109,7 @@ class Pods:
             if record.uid not in (None, found.data["uid"]):
                 raise Missing(f"pod {record.name} is another one than that of the job")
         except Missing:
-            return self._absent(record)
+            return self._absent(record, wait)
         except BackendError:
             with self.changed:
                 self._waiting.hold(record)
@@ -109,46 +117,41 @@ class Pods:
         self._take(found, pod)
         return record.end or record.seen
 
-    def _absent(self, record: Record) -> JobStatus:
-        """Say what it means that a job has no pod."""
+    def _absent(self, record: Record, wait: float) -> JobStatus:
+        """Say what it means that a job has no pod, or none any more."""
         ours = self._is_stopped(record.name)
         with self.changed:
-            if record.end is not None:
-                return record.end
-            if record.is_launching(time.monotonic()):
+            if record.facts is not None and self._follows:
+                self.changed.wait_for(lambda: record.end is not None or not self._follows, wait)
+            if not record.vanish(time.monotonic(), ours=ours):
                 self._look_later(record)
-                return record.seen
-            if record.facts is None and record.uid is None and record.expected_at is not None:
-                status = finished(ended(reason=Reason.LAUNCH_FAILED, message="its pod was never created"))
-            else:
-                status = gone(record.facts, ours)
-            record.settle(status)
-            return status
+            return record.end or record.seen
 
     # --- telling --------------------------------------------------------------------------------------------
 
-    def tell(self, ref: JobRef) -> None:
-        """Look at a job and publish what is seen."""
-        self.publish(ref, self.look(ref))
-
     def _tell_surely(self, record: Record) -> bool:
         """Tell of a job, later if it cannot be looked at now: it keeps no other from being seen. Whether it was now."""
+        if record.is_over:
+            return True
         try:
-            self._publish(record, self.look(record.ref))
+            status = self._look(record, 0.0)
         except BackendError as error:
             self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
             self._look_later(record)
             return False
+        self._publish(record, status)
+        if status.state.ended and not record.mine:
+            self.forget(record.name)
         return True
 
     def _look_later(self, record: Record) -> None:
         if not record.unseen:
             record.unseen = True
-            self._later.call(_LOOK_AGAIN, lambda: self._look_at_unseen(record))
+            self._asking.call(_LOOK_AGAIN, lambda: self._look_at_unseen(record))
 
     def _look_at_unseen(self, record: Record) -> None:
         record.unseen = False
-        if self._records.get(record.name) is not record or record.end is not None:
+        if record.end is not None:
             return
         if self._waiting.is_out:
             self._look_later(record)
@@ -158,7 +161,7 @@ class Pods:
     def publish(self, ref: JobRef, status: JobStatus) -> None:
         """Tell of a job, whoever launched it; the same news is told once."""
         with self.changed:
-            record = self._record(ref)
+            record = self._jobs.of(ref)
         self._publish(record, status)
 
     def _publish(self, record: Record, status: JobStatus) -> None:
@@ -186,71 +189,42 @@ class Pods:
 
     # --- what is known --------------------------------------------------------------------------------------
 
-    def _record(self, ref: JobRef, *, mine: bool = False) -> Record:
-        name = ref.data["name"]
-        record = self._records.get(name)
-        uids = {record.uid, ref.data["uid"]} - {None} if record is not None else {None}
-        if record is None or (len(uids) > 1 and mine):
-            record = self._records[name] = Record(ref=ref)
-        elif record.uid is None:
-            record.ref = ref
-        record.mine = record.mine or mine
-        return record
-
     def expect(self, ref: JobRef, limits: Limits) -> None:
         """Take in a job that is being launched (no uid yet), or whose pod was created: it is to be seen from now on."""
         with self.changed:
-            record = self._record(ref, mine=True)
-            record.limits = limits
-            record.expected_at = record.expected_at or time.monotonic()
+            self._jobs.expect(ref, limits)
 
     def forget(self, name: str) -> None:
         """Forget a job that is done with; what the watch tells of its pod from now on is nobody's news."""
         with self.changed:
-            record = self._records.pop(name, None)
-            if record is not None:
-                self._over.add(record.uid)
+            self._jobs.forget(name)
 
     def known(self) -> list[JobRef]:
         """Return the jobs that have not ended, as far as is known here."""
         with self.changed:
-            return [record.ref for record in self._records.values() if record.end is None]
+            return [record.ref for record in self._jobs.alive()]
 
-    def seen(self, ref: JobRef) -> tuple[JobState, str | None]:
-        """Return a job's state, and the name of its container if its pod was seen, without asking."""
+    def seen(self, ref: JobRef) -> JobState:
+        """Return a job's state as far as it is known, without asking."""
         with self.changed:
-            record = self._records.get(ref.data["name"])
-            if record is None:
-                return JobState.PENDING, None
-            main = None if record.facts is None else record.facts.main
-            return (record.end or record.seen).state, None if main is None else main.name
+            record = self._jobs.find(ref.data["name"])
+            return JobState.PENDING if record is None else (record.end or record.seen).state
 
     def _take(self, ref: JobRef, pod: Mapping[str, Any], *, deleted: bool = False) -> Record | None:
-        """Take in a pod; None when it is no news: it is done with, or was there before the job's own."""
+        """Take in a pod and judge it if it waits; None when it is no news."""
         ours = self._is_stopped(ref.data["name"])
         facts = read_pod(pod)
         with self.changed:
-            if facts.uid in self._over:
-                return None
-            record = self._records.get(facts.name)
-            if record is not None and not record.is_of(facts, deleted=deleted):
-                if record.mine or deleted:
-                    return None
-                record = None  # another one has taken its place, and nobody asked about either
-            if record is None:
-                record = self._records[facts.name] = Record(ref=ref)
-            record.take(ref, pod, facts, deleted=deleted, ours=ours)
-            self._waiting.assess(record, stopped=ours)
-            if deleted and not record.mine:
-                del self._records[facts.name]
-                self._over.add(facts.uid)
+            record = self._jobs.take(ref, pod, facts, deleted=deleted, ours=ours)
+            if record is not None:
+                self._waiting.assess(record, stopped=ours)
             return record
 
     def _assess_again(self, record: Record) -> None:
         """Judge a job that waits because of the time or of what was said of it, and tell."""
         stopped = self._is_stopped(record.name)
         with self.changed:
-            if self._records.get(record.name) is not record:
+            if self._waiting.is_out or record.is_over:
                 return
             self._waiting.assess(record, stopped=stopped)
         self._publish_seen(record)
@@ -262,7 +236,7 @@ class Pods:
     def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
         """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
         with self.changed:
-            record = self._record(ref)
+            record = self._jobs.of(ref)
             if record.facts is not None and record.end is None and not record.given_up:
                 self._verdicts.fail(record, reason, message, record.facts)
 
@@ -285,7 +259,7 @@ class Pods:
             names.add(pod["metadata"]["name"])
             self.on_pod("LISTED", pod)
         with self.changed:
-            missing = [each for each in self._records.values() if each.end is None and each.name not in names]
+            missing = [each for each in self._jobs.alive() if each.name not in names]
         can_look = True
         for record in missing:
             if self._publisher is None:
@@ -299,7 +273,7 @@ class Pods:
         """Take in what Kubernetes says of a pod."""
         about = event.get("involvedObject") or {}
         with self.changed:
-            record = self._records.get(about.get("name") or "")
+            record = self._jobs.find(about.get("name") or "")
             if record is None or not record.mine or not record.hear(read_event(event)):
                 return
         self._assess_again(record)
@@ -311,8 +285,9 @@ class Pods:
 
     def on_outage(self, error: Exception) -> None:
         """Tell that no job can be seen just now; clocks stand still."""
+        self._sees(False)
         with self.changed:
-            records = [record for record in self._records.values() if record.end is None]
+            records = self._jobs.alive()
             self._waiting.pause(records)
         for record in records:
             self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
@@ -321,10 +296,11 @@ class Pods:
         """Tell that jobs can be seen again; what has changed meanwhile comes next."""
         self._go_on()
         with self.changed:
-            records = [record for record in self._records.values() if record.told and not record.told.reachable]
+            records = [record for record in self._jobs.all() if record.told and not record.told.reachable]
         for record in records:
             self._assess_again(record)
 
     def _go_on(self) -> None:
         with self.changed:
-            self._waiting.go_on(self._records.values())
+            self._follows = True
+            self._waiting.go_on(self._jobs.all())

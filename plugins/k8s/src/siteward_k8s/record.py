@@ -24,6 +24,7 @@ class Record:
     """One pod. ``end`` is how it ended, ``told`` what was published last; ``mine``: this process was asked about it.
 
     ``expected_at`` is when its launch began (monotonic seconds), ``due`` when to look at its waiting again.
+    ``held``: its clock stands still, ``given_up``: that is being seen to, ``is_over``: nobody asks about it any more.
     """
 
     ref: JobRef
@@ -44,6 +45,7 @@ class Record:
     unseen: bool = False
     given_up: bool = False
     node_asked: bool = False
+    is_over: bool = False
 
     @property
     def name(self) -> str:
@@ -72,6 +74,8 @@ class Record:
         if self.end is not None:
             return
         if (verdict := read_verdict(facts)) is not None:
+            if self.given_up:
+                return  # the note is our own, and what comes of it is on its way
             status = given_up(*verdict, evidence(facts, self.said))
         else:
             status = gone(facts, ours) if deleted else status_of(facts, ours=ours)
@@ -83,6 +87,16 @@ class Record:
             self.ends_by = facts.deleted_at + (metadata.get("deletionGracePeriodSeconds") or 0)
         if status.state.ended:
             self.settle(status)
+
+    def vanish(self, now: float, *, ours: bool) -> bool:
+        """Take in that there is no such pod, which is its end; False when it may be on its way to be created."""
+        if self.end is None and self.is_launching(now):
+            return False
+        if self.end is None and self.facts is None and self.uid is None and self.expected_at is not None:
+            self.settle(finished(ended(reason=Reason.LAUNCH_FAILED, message="its pod was never created")))
+        elif self.end is None:
+            self.settle(gone(self.facts, ours))
+        return True
 
     def settle(self, status: JobStatus) -> None:
         """Note how it ended, and let go of all that is not needed any more."""

@@ -62,11 +62,16 @@ class Ears:
 
 @frozen(kw_only=True)
 class Patience:
-    """Seconds that a reflector waits: between tries, until it tells of an outage, where it is forbidden."""
+    """Seconds that a reflector waits.
+
+    Between tries the pauses grow from the first to the longest, and are short again after a watch that has ``lived``;
+    where it is forbidden they are long. An outage or a ban that is over before its time is not told of.
+    """
 
     first_pause: float = 0.1
     longest_pause: float = 8.0
     outage_after: float = 2.0
+    forbidden_after: float = 5.0
     forbidden: float = 60.0
     lived: float = 1.0
 
@@ -87,6 +92,7 @@ class Reflector:
         self._failures = 0
         self._barren = 0
         self._failing_since: float | None = None
+        self._forbidden_since: float | None = None
         self._is_out = self._is_forbidden = False
         self._retry_after: float | None = None
         self._changes: Changes | None = None
@@ -119,17 +125,25 @@ class Reflector:
     def _open(self) -> None:
         """List if need be, and open the watch; only then is the outage over that there may have been."""
         if self._version is None:
-            listing = self._source.list()
-            self._call(self._ears.on_list, listing)
-            self._version = listing.version
+            self._version = self._list()
             self._reached()
         changes = self._source.open(self._version)
         with self._lock:
             self._changes = changes
         if self._closed.is_set():
             changes.close()
-        self._is_forbidden = False
+        self._is_forbidden, self._forbidden_since = False, None
         self._reached()
+
+    def _list(self) -> str:
+        listing = self._source.list()
+        try:
+            self._ears.on_list(each for each in listing if not self._closed.is_set())
+        except BackendError:
+            raise
+        except Exception:
+            self._log.exception("the list of what there is could not be taken")
+        return listing.version
 
     def _reached(self) -> None:
         self._failing_since = None
@@ -144,7 +158,7 @@ class Reflector:
             for change in self._changes:
                 if self._closed.is_set():
                     return
-                self._barren = self._failures = 0
+                self._barren = 0
                 self._take(change["type"], change["object"])
         finally:
             with self._lock:
@@ -159,6 +173,11 @@ class Reflector:
     # --- when it does not work ------------------------------------------------------------------------------
 
     def _forbidden(self, error: Exception) -> float:
+        """Return how long to wait, 0 for as long as after other failures: a server that starts may forbid too much."""
+        now = time.monotonic()
+        self._forbidden_since = self._forbidden_since or now
+        if now - self._forbidden_since < self._patience.forbidden_after:
+            return 0.0
         if not self._is_forbidden:
             self._is_forbidden = True
             self._call(self._ears.on_forbidden, error)
@@ -192,13 +211,11 @@ class Reflector:
         return asked + pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        """Call one of the ears; what fails there is not the reflector's, unless the platform cannot be asked."""
+        """Call one of the ears; what fails there is not the reflector's."""
         if self._closed.is_set():
             return
         try:
             function(*args)
-        except BackendError:
-            raise
         except Exception:
             self._log.exception("news from the watch could not be taken")
 

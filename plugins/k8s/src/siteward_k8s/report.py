@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from siteward_k8s.containerfacts import ContainerFacts
 from siteward_k8s.facts import EventFacts, PodFacts
+from siteward_k8s.states import ContainerFacts
 from siteward_k8s.trouble import find_trouble, own, progress
 from siteward_k8s.words import one_line
 

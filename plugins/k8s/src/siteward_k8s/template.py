@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from attrs import field, frozen
+
 from siteward import OptionsRefused, Problem
 from siteward_k8s.layout import HELPER, JOB, STAGE
 from siteward_k8s.options import SiteOptions, StudyOptions
@@ -44,11 +46,23 @@ def read_template(value: str | Mapping[str, Any] | None, base_dir: Path) -> Mapp
         where = f"{path}: "
     else:
         data, where = value, ""
-        problems = tuple(_problems(value))
+        problems = _check_inline(_Same(value))
     if problems:
         raise OptionsRefused(Problem("pod_template", f"{where}{problem}") for problem in problems)
     found: Mapping[str, Any] = data
     return found
+
+
+@frozen
+class _Same:
+    """A template of the site file, which is the same as long as it is this very object."""
+
+    value: Mapping[str, Any] = field(eq=id)
+
+
+@lru_cache(maxsize=64)
+def _check_inline(template: _Same) -> tuple[Problem, ...]:
+    return tuple(_problems(template.value))
 
 
 @lru_cache(maxsize=64)
@@ -56,10 +70,19 @@ def _read_file(path: Path, _mtime: int, size: int, _inode: int) -> tuple[Any, tu
     """Read a file once for as long as it stays the same."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Takes no key twice: the first would be lost without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            if again := [name for number, name in enumerate(names) if name in names[:number]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{again[0]!r} is there twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
     if size > _LARGEST:
         return None, (Problem("", f"is {size} bytes long; a template has at most {_LARGEST}"),)
     try:
-        data = yaml.safe_load(path.read_bytes())
+        data = yaml.load(path.read_bytes(), Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         return None, (Problem("", f"is not YAML: {' '.join(str(error).split()) or type(error).__name__}"),)
     return data, tuple(_problems(data))

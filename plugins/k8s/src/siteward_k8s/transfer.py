@@ -22,7 +22,8 @@ _FOLDER = PurePosixPath(JOB_DIR).name
 _SILENCE = 120.0
 _SHORTLY = 30.0
 _MOST_WORDS = 4000
-_NO_SIGNAL = 4
+# What the API server and the kubelet say of a container that was never started, or is no more.
+_NOT_THERE = ("does not have a host assigned", "container not found", "is not valid for pod")
 
 # What else the API server of the pod's node would wait for is read by the last `cat`: it does not notice that nobody
 # reads. A folder of its own for each try: what an earlier one left may still be at work.
@@ -130,8 +131,10 @@ def fetch(cluster: Cluster, ref: JobRef, target: Path, max_bytes: int) -> str:
             whole = unpack_directory(_verified(command, outcome), target, max_bytes=max_bytes)
         finally:
             command.close()
-    except Missing:
-        return "lost"
+    except Refused as error:
+        if isinstance(error, Missing) or any(words in str(error) for words in _NOT_THERE):
+            return "lost"
+        raise
     except tarfile.TarError as error:
         raise BackendError(f"what came out of the pod is no tar archive: {error}") from error
     return "returned" if whole and outcome.complete else "partial"

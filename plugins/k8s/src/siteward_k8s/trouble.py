@@ -9,8 +9,8 @@ from attrs import frozen
 
 from siteward import Reason
 from siteward_k8s import layout
-from siteward_k8s.containerfacts import ContainerFacts
 from siteward_k8s.facts import EventFacts, PodFacts
+from siteward_k8s.states import ContainerFacts
 from siteward_k8s.words import bare, cause, no_node, one_line
 
 _SKEW = 60.0
@@ -22,7 +22,8 @@ _TRIES = 2
 # Where events cannot be read, attempts cannot be counted: the kubelet has made the second by then.
 _TWICE_WITHIN = 60.0
 _PULL_AS_NOBODY = "FailedToRetrieveImagePullSecret"
-_STEPS = frozenset({"Scheduled", "SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"})
+# In the order in which they come, in one second at times.
+_STEPS = ("Scheduled", "SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started")
 
 # An image is not there, or not for us. What may pass is looked for first: a rate limit may speak of authentication.
 _IMAGE_FOR_GOOD = re.compile(
@@ -85,9 +86,10 @@ def own(facts: PodFacts, events: Iterable[EventFacts]) -> list[EventFacts]:
     return sorted(latest.values(), key=_moment)
 
 
-def _moment(event: EventFacts) -> tuple[float, bool, int, str, str]:
+def _moment(event: EventFacts) -> tuple[float, bool, int, int, str, str]:
     """Sort by time; times are whole seconds: a warning comes of what was begun in the same one."""
-    return event.time or 0.0, event.type == "Warning", event.count, event.reason, event.message
+    step = _STEPS.index(event.reason) if event.reason in _STEPS else 0
+    return event.time or 0.0, event.type == "Warning", step, event.count, event.reason, event.message
 
 
 def find_trouble(facts: PodFacts, events: Iterable[EventFacts]) -> Trouble | None:

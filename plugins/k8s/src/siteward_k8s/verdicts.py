@@ -73,7 +73,10 @@ class Verdicts:
         self._later.call(0, lambda: self._carry_out(record, reason, message, seen))
 
     def _carry_out(self, record: Record, reason: Reason, message: str, seen: str) -> None:
-        if self._stopped or record.end is not None:
+        if self._stopped or record.is_over:
+            return
+        if record.end is not None:  # it came in between
+            self._publish(record, record.end)
             return
         try:
             self._write(record, reason, message)
@@ -88,6 +91,7 @@ class Verdicts:
             self._log.warning("job %s: why it is given up cannot be noted: %s", record.ref.job_id, error)
         status = given_up(reason, message, seen)
         if not self._settle(record, status):
+            self._publish(record, record.end or status)
             return
         try:
             self._give_up(record.ref, reason, message, seen)
@@ -115,7 +119,7 @@ class Verdicts:
 
     def _ask_node(self, record: Record) -> None:
         facts = record.facts
-        if self._stopped or record.end is not None or record.given_up or facts is None:
+        if self._stopped or record.is_over or record.end is not None or record.given_up or facts is None:
             return
         words, pause = "", _NODE_AGAIN
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from siteward import safe_name
 from siteward_k8s import layout
 from siteward_k8s.checks import is_path
-from siteward_k8s.options import Dataset, SiteOptions, StudyOptions
+from siteward_k8s.options import Dataset, StudyOptions
 from siteward_k8s.place import Place
 
 Items = list[dict[str, Any]]
@@ -19,7 +19,7 @@ def volumes_of(
 ) -> tuple[Items, Items, list[str]]:
     """Return the volumes of a pod, the mounts of its job's container, and in words what the site does not allow."""
     site = place.options
-    volumes, mounts = _job_directory(site, pod, storage)
+    volumes, mounts = _job_directory(place, pod, storage)
     problems = []
     for name, dataset in study.datasets.items():
         if is_path(dataset.source) and not site.allow_host_path:
@@ -41,11 +41,12 @@ def volumes_of(
     return volumes, mounts, problems
 
 
-def _job_directory(site: SiteOptions, pod: str, storage: str | None) -> tuple[Items, Items]:
+def _job_directory(place: Place, pod: str, storage: str | None) -> tuple[Items, Items]:
+    site = place.options
     name = layout.JOB_VOLUME
     if site.job_directory == "pvc":
         volume = {"name": name, "persistentVolumeClaim": {"claimName": site.job_directory_claim}}
-        return [volume], [{"name": name, "mountPath": layout.JOB_DIR, "subPath": pod}]
+        return [volume], [{"name": name, "mountPath": layout.JOB_DIR, "subPath": f"{place.owner}/{pod}"}]
     volume = {"name": name, "emptyDir": {} if storage is None else {"sizeLimit": storage}}
     if site.job_directory == "none":
         return [volume], [{"name": name, "mountPath": layout.JOB_DIR}]

@@ -23,7 +23,7 @@ _HIDDEN = re.compile(
 )
 # Ids of sandboxes and containers differ at each attempt, and say nothing.
 _ID = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b")
-_NO_NODE = re.compile(r"^0/(\d+) nodes? (?:is|are) available: (.*?)\.?(?: preemption: .*)?$")
+_NO_NODE = re.compile(r"^0/(\d+) nodes? (?:is|are) available: (.*?)(?:\. .*|\.)?$")
 _ASIDE = re.compile(r"\"[^\"]*\"|`[^`]*`|\{[^}]*\}|\w+://\S+")
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _WHY_NOT = (
