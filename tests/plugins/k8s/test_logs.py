@@ -70,7 +70,7 @@ OUTPUTS = {
     "nothing": ("true", b""),
     "no end of line": ("printf abc", b"abc"),
     "empty lines": (r"printf '\n\na\n\n'", b"\n\na\n\n"),
-    "not UTF-8": (r"printf '\377\376\000 x\r\n\303\n'", b"\xff\xfe\x00 x\r\n\xc3\n"),
+    "not UTF-8": (r"printf '\377\376\000 x\ry\n\303\n'", b"\xff\xfe\x00 x\ry\n\xc3\n"),
     "long lines": (
         "for size in 16383 16384 16385 100000; do head -c $size /dev/zero | tr '\\0' x; echo; done",
         b"".join(b"x" * size + b"\n" for size in (16383, 16384, 16385, 100000)),
