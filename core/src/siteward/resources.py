@@ -45,10 +45,14 @@ class Reservation:
 
 @frozen(kw_only=True)
 class Refusal:
-    """A no: a short ``reason`` for programs and a ``message`` in words ("2 GPUs asked, 1 free")."""
+    """A no: a short ``reason`` for programs and a ``message`` in words ("2 GPUs asked, 1 free").
+
+    ``permanent`` says that this can never be met at the site as it is, so that waiting does not help.
+    """
 
     reason: str
     message: str
+    permanent: bool = False
 
 
 @frozen(kw_only=True)
