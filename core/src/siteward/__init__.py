@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from siteward.hookspecs import API, Publish, hookimpl
     from siteward.job import Job
     from siteward.launching import Prepared
+    from siteward.liveness import Liveness, job_lives
     from siteward.names import safe_name
     from siteward.plugins import Plugins
     from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
@@ -72,6 +73,7 @@ __all__ = [
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
+    "Liveness",
     "NoBackend",
     "OptionsRefused",
     "PluginError",
@@ -106,6 +108,7 @@ __all__ = [
     "disposition",
     "ended",
     "hookimpl",
+    "job_lives",
     "judge",
     "pack_directory",
     "run",
@@ -124,6 +127,7 @@ _HOMES = {
     "handle": "Handle",
     "hookspecs": "API Publish hookimpl",
     "job": "Job",
+    "liveness": "Liveness job_lives",
     "names": "safe_name",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",

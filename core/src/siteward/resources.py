@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from siteward.errors import Problem
 
@@ -57,11 +57,26 @@ class Refusal:
 
 @frozen(kw_only=True)
 class Allocation:
-    """Units handed to a job: environment for it alone, and device ids for backends that take them."""
+    """Units handed to a job: environment for it alone, and device ids for backends that take them.
+
+    ``device_variables`` are those names in ``env`` that name devices as this host does: they are left out where a
+    backend places the devices itself (its ``devices``). ``notes`` say in words what was asked and is not promised;
+    they end up in the result's message. With ``to_free=False`` nothing is held, and nothing will be freed.
+    """
 
     token: str
     env: Mapping[str, str] = {}
     devices: Sequence[str] = ()
+    device_variables: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    to_free: bool = True
+
+    def placed(self, devices: str) -> Allocation:
+        """Return what a backend is given whose jobs come to devices by ``env``, ``ids`` or ``counts``."""
+        if devices == "env" or not (self.devices or self.device_variables):
+            return self
+        env = {name: value for name, value in self.env.items() if name not in self.device_variables}
+        return evolve(self, env=env, devices=self.devices if devices == "ids" else ())
 
 
 def parse_memory(text: str) -> int:

@@ -41,6 +41,7 @@ class Phase(StrEnum):
 
 
 DRIVEN = (Phase.QUEUED, Phase.INTENT, Phase.LAUNCHED, Phase.ENDED, Phase.COLLECTED, Phase.FREED)
+NOTE = "not promised"
 ACTIVE = (Phase.INTENT, Phase.LAUNCHED)
 _MIGRATIONS = (
     """
@@ -332,6 +333,12 @@ class Store:
                 events.append(Event(at=latest, kind=kind, message=words))
         order = {kind: number for number, (_at, kind, _words) in enumerate(told)}
         return sorted(events, key=lambda event: (event.at, order.get(event.kind, 1)))
+
+    def notes(self, job_id: str) -> tuple[str, ...]:
+        """Return what a resource manager said that it does not promise this job."""
+        with self._lock, _translated(self.path):
+            query = "SELECT message FROM events WHERE job_id=? AND kind=? ORDER BY rowid"
+            return tuple(words for (words,) in self._db.execute(query, (job_id, NOTE)))
 
     def _select(self, where: str, values: Sequence[Any]) -> list[JobRow]:
         with self._lock, _translated(self.path):
