@@ -240,7 +240,8 @@ class ResourceSpec:
         Called for each job before anything is started, and again when a queued job's turn comes. ``requirement`` is
         the job's merged ``resource_spec`` for this site, without ``num_of_cpus`` and ``memory``: backends enforce
         those. A manager that counts them says ``portable = True`` in its class and gets them too, memory in bytes.
-        The site's one manager acts; other plugins may only wrap it. None, or an exception, counts as a refusal.
+        What a yes does not promise is said in the reservation's ``notes``. The site's one manager acts; other plugins
+        may only wrap it. None, or an exception, counts as a refusal.
 
         >>> @hookimpl
         ... def siteward_check_resources(self, requirement, job_id):
@@ -268,7 +269,7 @@ class ResourceSpec:
         """Turn a reservation into units for this job, and say how the job is told of them.
 
         Called right before the launch. The allocation's ``env`` is added to the job's environment; its ``devices`` are
-        for the backend, and its ``notes`` for the result. The site's one manager acts. None, or an exception
+        for the backend. The site's one manager acts. None, or an exception
         (:class:`~siteward.ResourceError` for a token that is not known or has expired), means that the job is not
         started.
 

@@ -272,12 +272,13 @@ class Prepared:
     # --- starting ---
 
     def _start(self, tracked: Tracked, *, new: bool) -> None:
+        if self.reservation is not None:
+            tracked.notes = tuple(self.reservation.notes)
         allocation = self._allocate()
         request = self.request
         if allocation is not None:
             request = evolve(request, allocation=allocation.placed(self.launcher.devices))
             tracked.token = allocation.token if allocation.to_free else None
-            tracked.notes = tuple(allocation.notes)
         if new:
             self._insert(tracked, Phase.INTENT, token=tracked.token)
         else:

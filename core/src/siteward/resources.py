@@ -36,11 +36,15 @@ _NOTHING = PortableResources()
 
 @frozen(kw_only=True)
 class Reservation:
-    """A yes: units held for this job until ``expires_at`` (seconds since the epoch; None: never)."""
+    """A yes: units held for this job until ``expires_at`` (seconds since the epoch; None: never).
+
+    ``notes`` say in words what was asked and is not promised; they end up in the result's message.
+    """
 
     token: str
     expires_at: float | None = None
     units: Mapping[str, Any] = {}
+    notes: Sequence[str] = ()
 
 
 @frozen(kw_only=True)
@@ -60,15 +64,14 @@ class Allocation:
     """Units handed to a job: environment for it alone, and device ids for backends that take them.
 
     ``device_variables`` are those names in ``env`` that name devices as this host does: they are left out where a
-    backend places the devices itself (its ``devices``). ``notes`` say in words what was asked and is not promised;
-    they end up in the result's message. With ``to_free=False`` nothing is held, and nothing will be freed.
+    backend places the devices itself (its ``devices``). With ``to_free=False`` nothing is held, and nothing will be
+    freed.
     """
 
     token: str
     env: Mapping[str, str] = {}
     devices: Sequence[str] = ()
     device_variables: Sequence[str] = ()
-    notes: Sequence[str] = ()
     to_free: bool = True
 
     def placed(self, devices: str) -> Allocation:
