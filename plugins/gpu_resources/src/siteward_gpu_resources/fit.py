@@ -114,14 +114,14 @@ def _gpus(count: int) -> str:
 def _held(slots: Sequence[Slot], leases: Sequence[Lease]) -> str:
     titles = {slot.key: slot.title for slot in slots}
     words = []
-    for lease in leases:
+    for lease in sorted(leases, key=lambda lease: lease.since):
         mine = [
-            titles[key] + ("" if amount is None else f", {amount:g} GiB")
+            titles[key] + ("" if amount is None else f": {amount:g} GiB")
             for key, amount in lease.grants.items()
             if key in titles
         ]
         if mine:
             verb = "" if lease.held else ", reserved"
-            words.append(f"job {lease.holder.job_id} of site {lease.holder.site} ({'; '.join(mine)}{verb})")
+            words.append(f"job {lease.holder.job_id} of site {lease.holder.site} ({', '.join(mine)}{verb})")
     more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
     return f"; held by {', '.join(words[:_NAMED])}{more}" if words else ""

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import fields, frozen
 
-from siteward import Context, Liveness, job_lives
+from siteward import Context
 
 
 @frozen(kw_only=True)
@@ -44,7 +44,7 @@ class Holder:
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Holder:
-        """Return what :meth:`data` gave; ValueError for anything else."""
+        """Return what :attr:`data` is; ValueError for anything else."""
         holder = cls(**data)
         texts = (holder.job_id, holder.site, holder.state_dir, holder.boot, holder.namespace)
         optional = (holder.site_file is None or type(holder.site_file) is str) and (
@@ -54,9 +54,10 @@ class Holder:
             raise ValueError("not a holder")
         return holder
 
+    @property
     def data(self) -> dict[str, Any]:
-        """Return it as JSON data."""
-        return asdict(self)
+        """It as JSON data."""
+        return {name: getattr(self, name) for name in _FIELDS}
 
     def is_gone(self, token: str, *, ours: bool, dies_with_host: bool) -> bool:
         """Whether nothing of the job is left that could use what it holds; doubt counts as no.
@@ -68,6 +69,8 @@ class Holder:
             return True
         if not ours:
             return False
+        from siteward import Liveness, job_lives  # only now: it brings the store with it
+
         site_file = None if self.site_file is None else Path(self.site_file)
         found = job_lives(Path(self.state_dir), self.job_id, token, site_file=site_file)
         return found is Liveness.GONE or (found is Liveness.ABSENT and not self.process_lives())
@@ -119,3 +122,6 @@ def _started(pid: int) -> int | None:
         return None
     rest = stat[stat.rindex(b")") + 2 :].split()
     return -1 if rest[0] in (b"Z", b"X") else int(rest[19])
+
+
+_FIELDS = tuple(field.name for field in fields(Holder))

@@ -58,10 +58,10 @@ class Leases:
     """The leases in one folder. ``shared``: all users of the host see them; ``issuer`` marks this site's tokens."""
 
     def __init__(self, folder: Path, *, shared: bool, issuer: str) -> None:
-        self.folder = folder
+        self._path = str(folder)
         self._shared = shared
         self._mode = 0o644 if shared else 0o600
-        self._issuer = issuer.encode()
+        self._key = blake2b(issuer.encode(), digest_size=32).digest()
         self._read: dict[str, Lease | None] = {}
         self._gone: set[str] = set()
         try:
@@ -78,7 +78,7 @@ class Leases:
         return body + self._mark(body)
 
     def _mark(self, body: str) -> str:
-        return blake2b(body.encode(), key=blake2b(self._issuer, digest_size=32).digest(), digest_size=4).hexdigest()
+        return blake2b(body.encode(), key=self._key, digest_size=4).hexdigest()
 
     def check_token(self, token: str) -> None:
         """Refuse what this site never gave out, with ResourceError."""
@@ -171,28 +171,27 @@ class Leases:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            with locked(self.folder / "lock", mode=self._mode):
+            with locked(f"{self._path}/lock", mode=self._mode):
                 yield
         except OSError as error:
-            words = f"the leases in {self.folder} cannot be used: {error.strerror or error}"
+            words = f"the leases in {self._path} cannot be used: {error.strerror or error}"
             raise ResourceError(f"{words}. Check the folder's permissions and the disk's free space") from error
 
     def _write(self, lease: Lease) -> None:
         data = {
-            "holder": lease.holder.data(),
+            "holder": lease.holder.data,
             "grants": dict(lease.grants),
             "since": lease.since,
             "expires": lease.expires,
         }
-        path = self.folder / f"{lease.token}.{'h' if lease.held else 'r'}"
-        write_file(path, json.dumps(data).encode(), self._mode)
+        write_file(f"{self._path}/{lease.token}.{'h' if lease.held else 'r'}", json.dumps(data).encode(), self._mode)
 
     def _has(self, token: str, kind: str) -> bool:
-        return os.path.lexists(f"{self.folder}/{token}.{kind}")
+        return os.path.lexists(f"{self._path}/{token}.{kind}")
 
     def _unlink(self, token: str, kind: str) -> None:
         try:
-            os.unlink(f"{self.folder}/{token}.{kind}")
+            os.unlink(f"{self._path}/{token}.{kind}")
         except FileNotFoundError:
             pass
         except PermissionError:  # another user's, in a sticky folder: what is gone need not be counted all the same
@@ -204,12 +203,12 @@ class Leases:
     def _leases(self) -> list[Lease]:
         """Return all that count; what is left over of expired reservations and killed writers goes."""
         found: dict[str, Lease] = {}
-        with os.scandir(self.folder) as entries:
+        with os.scandir(self._path) as entries:
             names = [entry.name for entry in entries]
         for name in names:
             if name.endswith(".tmp"):
                 with suppress(OSError):
-                    os.unlink(f"{self.folder}/{name}")
+                    os.unlink(f"{self._path}/{name}")
             if _NAME.fullmatch(name) is None or name in self._gone:
                 continue
             if name not in self._read:
@@ -228,7 +227,7 @@ class Leases:
     def _load(self, name: str) -> Lease | None:
         """Read one file, None if it is gone or no lease: other users can put anything into a shared folder."""
         try:
-            fd = os.open(f"{self.folder}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(f"{self._path}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _NO_LEASE:
                 return None

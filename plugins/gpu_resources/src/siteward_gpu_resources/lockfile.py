@@ -36,7 +36,7 @@ def make_folder(path: Path, *, shared: bool) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, mode: int) -> Iterator[None]:
+def locked(path: str, *, mode: int) -> Iterator[None]:
     """Hold the lock, for a moment; ResourceError when another holds it for half a minute."""
     deadline = time.monotonic() + _WAIT
     fd = _open(path, mode)
@@ -62,7 +62,7 @@ def locked(path: Path, *, mode: int) -> Iterator[None]:
             os.close(fd)
 
 
-def _take(fd: int, path: Path) -> bool:
+def _take(fd: int, path: str) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,7 +73,7 @@ def _take(fd: int, path: Path) -> bool:
     return False
 
 
-def _is_current(fd: int, path: Path) -> bool:
+def _is_current(fd: int, path: str) -> bool:
     """Whether the file is still the one of this name: its owner could have removed it."""
     try:
         status = os.stat(path, follow_symlinks=False)
@@ -83,7 +83,7 @@ def _is_current(fd: int, path: Path) -> bool:
     return (status.st_dev, status.st_ino) == (mine.st_dev, mine.st_ino)
 
 
-def _open(path: Path, mode: int) -> int:
+def _open(path: str, mode: int) -> int:
     # Never with O_CREAT when it is there: in a sticky folder the kernel refuses that for other users' files
     # (fs.protected_regular, proc(5)).
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -94,7 +94,7 @@ def _open(path: Path, mode: int) -> int:
             write_file(path, b"", mode, replace=False)
 
 
-def write_file(path: Path, data: bytes, mode: int, *, replace: bool = True) -> None:
+def write_file(path: str, data: bytes, mode: int, *, replace: bool = True) -> None:
     """Create a file that is complete, with its mode, from the first moment on; without ``replace`` the first stays."""
     draft = f"{path}.{os.getpid()}.{random.getrandbits(32):08x}.tmp"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
