@@ -28,7 +28,7 @@ class Host:
         self.folder = folder
         self.leases = folder / "leases"
 
-    def manager(self, kind="gpu", site="site", env=None, **options):
+    def manager(self, kind="gpu", site="site", site_env=None, **options):
         """Return a new manager of a site, as a process that opens the site gets."""
         state = self.folder / site
         directory = state / "plugins" / kind
@@ -38,7 +38,7 @@ class Host:
             backend=kind,
             directory=directory,
             log=logging.getLogger("test"),
-            env=env or {},
+            env=site_env or {},
             lease_dir=self.leases,
             state_dir=state,
         )

@@ -361,6 +361,6 @@ def test_the_mask_of_the_site_is_kept(eight, monkeypatch):
     assert list(eight.manager(num_of_gpus=1).siteward_report_resources()) == ["GPU 5"]
     with pytest.raises(ValueError, match="available GPUs: 2 through CUDA_VISIBLE_DEVICES='5,3'"):
         eight.manager(num_of_gpus=3)
-    assert list(eight.manager(env={"CUDA_VISIBLE_DEVICES": "1"}).siteward_report_resources()) == ["GPU 1"]
+    assert list(eight.manager(site_env={"CUDA_VISIBLE_DEVICES": "1"}).siteward_report_resources()) == ["GPU 1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert eight.manager().siteward_report_resources() == {}
