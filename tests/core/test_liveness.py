@@ -1,5 +1,8 @@
 """Whether a job lives, as another process of its user sees it."""
 
+import contextlib
+import sqlite3
+
 import pytest
 import yaml
 
@@ -68,6 +71,14 @@ def test_a_store_that_cannot_be_read_says_nothing(place):
     place.state_dir.mkdir()
     (place.state_dir / "siteward.db").write_text("this is no database, but some text that is long enough\n" * 100)
     assert see(place) is Liveness.UNSEEN
+
+
+def test_a_store_of_an_older_siteward_is_left_as_it_is(place):
+    """Its own program may be running."""
+    place.state_dir.mkdir()
+    with contextlib.closing(sqlite3.connect(place.state_dir / "siteward.db")) as store:
+        assert see(place) is Liveness.UNSEEN
+        assert store.execute("PRAGMA user_version").fetchone() == (0,)
 
 
 def test_a_job_without_a_driver_is_looked_for_on_its_platform(place, monkeypatch):

@@ -39,7 +39,7 @@ def job_lives(state_dir: Path, job_id: str, token: str, *, site_file: Path | Non
     try:
         if not (state_dir / "siteward.db").exists():
             return Liveness.ABSENT
-        store = Store(state_dir)
+        store = Store(state_dir, migrate=False)
         row = store.get(job_id)
     except Exception as error:
         _log.info("job %s in %s cannot be looked at: %s", job_id, state_dir, error)

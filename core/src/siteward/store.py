@@ -162,10 +162,14 @@ def _corrupt(path: Path, error: Exception) -> StoreError:
 
 
 class Store:
-    """The open store of one site. Methods may be called from any thread; every write is one transaction."""
+    """The open store of one site. Methods may be called from any thread; every write is one transaction.
 
-    def __init__(self, state_dir: Path) -> None:
+    With ``migrate=False`` one of an older siteward is a StoreError: programs of that version may be using it.
+    """
+
+    def __init__(self, state_dir: Path, *, migrate: bool = True) -> None:
         self.path = state_dir / "siteward.db"
+        self._migrate = migrate
         self._lock = threading.RLock()
         with _translated(self.path):
             try:
@@ -198,6 +202,8 @@ class Store:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(_MIGRATIONS):
             raise StoreError(f"{self.path} was written by a newer siteward; upgrade this one")
+        if version < len(_MIGRATIONS) and not self._migrate:
+            raise StoreError(f"{self.path} was written by an older siteward; open its site to upgrade it")
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
 

@@ -168,7 +168,93 @@ class Steps(RuleBasedStateMachine):
             assert facts["free"] == f"{MEMORY - sum(amounts):g} GiB"
 
 
+UNITS = {"licence": ("a", "b", "c"), "port": (8000, 8001)}
+TOTALS = {"num_of_cpus": 3, "memory": 4 * 2**30}
+
+
+class Counts(RuleBasedStateMachine):
+    """A list of units and counted CPUs, side by side: what is out and what is free make up what there is."""
+
+    tokens = Bundle("tokens")
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.host = Host(Path(self.folder.name))
+        self.out = {}
+        self.count = 0
+        self.open()
+
+    @rule()
+    def open(self):
+        """Another process opens the site."""
+        self.managers = {
+            "list": self.host.manager("list", units=UNITS),
+            "cpu_memory": self.host.manager("cpu_memory", num_of_cpus=3, memory="4Gi"),
+        }
+
+    def teardown(self):
+        self.folder.cleanup()
+
+    def free(self, kind):
+        found = {}
+        for each, units in self.out.values():
+            if each == kind:
+                for key, had in units.items():
+                    found[key] = found.get(key, 0) + (len(had) if kind == "list" else had)
+        total = {key: len(units) for key, units in UNITS.items()} if kind == "list" else TOTALS
+        return {key: most - found.get(key, 0) for key, most in total.items()}
+
+    def ask(self, kind, asked):
+        self.count += 1
+        answer = self.managers[kind].siteward_check_resources(asked, f"job-{self.count}")
+        free = self.free(kind)
+        fits = all(count <= free[key] for key, count in asked.items())
+        assert isinstance(answer, Refusal) is not fits
+        if not fits:
+            return multiple()
+        self.out[answer.token] = (kind, dict(answer.units))
+        return answer.token, kind, f"job-{self.count}"
+
+    @rule(target=tokens, licences=st.integers(0, 3), ports=st.integers(0, 2))
+    def take_units(self, licences, ports):
+        return self.ask("list", {"licence": licences, "port": ports})
+
+    @rule(target=tokens, cpus=st.integers(1, 3), memory=st.integers(1, 4))
+    def take_cpus(self, cpus, memory):
+        return self.ask("cpu_memory", {"num_of_cpus": cpus, "memory": memory * 2**30})
+
+    @rule(token=tokens, again=st.booleans())
+    def allocate(self, token, again):
+        token, kind, job = token
+        if token in self.out:
+            for _ in range(1 + again):
+                self.managers[kind].siteward_allocate_resources(token, job)
+
+    @rule(token=consumes(tokens), again=st.booleans())
+    def give_back(self, token, again):
+        token, kind, _job = token
+        for _ in range(1 + again):
+            self.managers[kind].siteward_free_resources(token)
+        self.out.pop(token, None)
+
+    @invariant()
+    def nothing_is_had_twice(self):
+        for kind, key in (("list", "licence"), ("list", "port")):
+            had = [unit for each, units in self.out.values() if each == kind for unit in units.get(key, ())]
+            assert len(set(had)) == len(had)
+
+    @invariant()
+    def the_report_is_true(self):
+        report = self.managers["cpu_memory"].siteward_report_resources()
+        assert {key: facts["free"] for key, facts in report.items()} == self.free("cpu_memory")
+        report = self.managers["list"].siteward_report_resources()
+        counted = {key: list(units.values()).count("free") for key, units in report.items()}
+        assert counted == self.free("list")
+
+
+SETTINGS = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 TestGpu = Steps.TestCase
-TestGpu.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestGpu.settings = SETTINGS
+TestCounts = Counts.TestCase
+TestCounts.settings = SETTINGS

@@ -44,7 +44,8 @@ def test_by_default_it_is_what_the_host_has(host):
         ({"num_of_cpus": 5}, "5 CPUs asked, this site has 4 CPUs: waiting will not help"),
         ({"memory": 9 * GIB}, "9 GiB of memory asked, this site has 8 GiB of memory"),
         ({"num_of_gpus": 1}, "hands out nothing called 'num_of_gpus'"),
-        ({"memory": "1Gi"}, "expected a whole number of at least 1"),
+        ({"memory": "1G"}, "expected a whole number of at least 1"),
+        ({"memory": "9Gi"}, "9 GiB of memory asked"),
     ],
 )
 def test_what_can_never_be_met(host, requirement, words):

@@ -12,8 +12,8 @@ UNITS = {"licence": ("a", "b"), "port": (8000, 8001, 8002)}
 def test_units_are_handed_out_in_order(host):
     """The first free ones of each kind; NVIDIA FLARE's vector."""
     manager = host.manager("list", units={"gpu": (1, 2, 3, 4)})
-    assert dict(check(manager, {"gpu": 1}).units) == {"gpu": ["1"]}
-    assert dict(check(manager, {"gpu": 2}, "b").units) == {"gpu": ["2", "3"]}
+    assert dict(check(manager, {"gpu": 1}).units) == {"gpu": [1]}
+    assert dict(check(manager, {"gpu": 2}, "b").units) == {"gpu": [2, 3]}
 
 
 def test_a_job_is_told_its_units(host):

@@ -49,7 +49,7 @@ class Manager:
         )
 
     def __init__(self, context: Context, options: Manager.SiteOptions) -> None:
-        memory = _parse(options.memory) if options.memory else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = _amount(options.memory) if options.memory else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._total = {"num_of_cpus": options.num_of_cpus or len(os.sched_getaffinity(0)), "memory": memory}
         self._desk = Desk.of_site(context, options.expiration_period)
 
@@ -58,7 +58,7 @@ class Manager:
         """Reserve CPUs and memory, if so much is left."""
         if not isinstance(requirement, Mapping):
             raise TypeError(f"expected a mapping of what the job asks for, got {type(requirement).__name__}")
-        asked = {key: requirement[key] for key in _KEYS if key in requirement}
+        asked = {key: _amount(requirement[key]) for key in _KEYS if key in requirement}
         if unknown := [key for key in requirement if key not in _KEYS]:
             words = f"this site's resource manager counts CPUs and memory, and hands out nothing called {unknown[0]!r}"
             return impossible(f"{words}; take it out of the job's resource_spec for this site")
@@ -108,9 +108,10 @@ class Manager:
         return report
 
 
-def _parse(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    return int(match[1]) * _BYTES[match[2]] if match else 0
+def _amount(value: Any) -> Any:
+    """Return the bytes of a size in words, which a job's older form of `resource_spec` has; anything else as it is."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) * _BYTES[match[2]] if match else value
 
 
 def _words(key: str, amount: int) -> str:

@@ -55,7 +55,7 @@ class Manager:
         )
 
     def __init__(self, context: Context, options: Manager.SiteOptions) -> None:
-        self._units = {kind: [str(name) for name in names] for kind, names in options.units.items()}
+        self._units = {kind: list(names) for kind, names in options.units.items()}
         self._variables = _variables(self._units, options.env)
         self._desk = Desk.of_site(context, options.expiration_period)
 
@@ -76,14 +76,14 @@ class Manager:
             return self._desk.nothing()
         return self._desk.reserve(job_id, lambda leases: self._choose(requirement, leases))
 
-    def _choose(self, requirement: Mapping[str, int], leases: list[Lease]) -> dict[str, list[str]] | Refusal:
+    def _choose(self, requirement: Mapping[str, int], leases: list[Lease]) -> dict[str, list[str | int]] | Refusal:
         chosen, busy = {}, []
         for kind, count in requirement.items():
             holders = {lease.holder.job_id: lease.grants[kind] for lease in leases if kind in lease.grants}
             taken = {unit for units in holders.values() for unit in units}
             free = [unit for unit in self._units[kind] if unit not in taken]
             if count > len(free):
-                held = ", ".join(f"job {job_id} ({', '.join(units)})" for job_id, units in holders.items())
+                held = ", ".join(f"job {job_id} ({', '.join(map(str, units))})" for job_id, units in holders.items())
                 busy.append(f"{count} {kind} asked, {len(free)} free; held by {held}")
             elif count:
                 chosen[kind] = free[:count]
@@ -100,7 +100,7 @@ class Manager:
         lease = self._desk.hold(token, job_id)
         if lease is None:
             return empty_allocation(token)
-        env = {self._variables[kind]: ",".join(units) for kind, units in lease.grants.items()}
+        env = {self._variables[kind]: ",".join(map(str, units)) for kind, units in lease.grants.items()}
         if MASK not in env:
             return Allocation(token=token, env=env)
         env[ORDER] = "PCI_BUS_ID"
@@ -114,12 +114,13 @@ class Manager:
     @hookimpl
     def siteward_report_resources(self) -> dict[str, Any]:
         """Return each kind's units, and who has which."""
-        held: dict[str, dict[str, Any]] = {}
+        held: dict[str, dict[str | int, Any]] = {}
         for kind, units, job_id, who in self._desk.holders():
             for unit in units:
                 held.setdefault(kind, {})[unit] = {"job_id": job_id, **who}
         return {
-            kind: {unit: held.get(kind, {}).get(unit, "free") for unit in units} for kind, units in self._units.items()
+            kind: {str(unit): held.get(kind, {}).get(unit, "free") for unit in units}
+            for kind, units in self._units.items()
         }
 
 
