@@ -2,6 +2,7 @@
 
 ``killed.py lines FOLDER``: for each line that the three steps run, a child dies right before it.
 ``killed.py worker FOLDER NUMBER CYCLES``: cycles, counted in a file, until done or killed.
+``killed.py user FOLDER UID COUNT``: as another user, take so many GPUs, tell which, and be gone without a word.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ sys.modules["pynvml"] = recorded.pynvml(recorded.eight_gpus()[:CARDS])
 
 from tests.plugins.gpu_resources.helpers import Host, gpus, take, until  # noqa: E402
 
-from siteward import Refusal, ResourceError  # noqa: E402
+from siteward import Refusal, ResourceError, job_lives  # noqa: E402, F401 - before another user can't read it
 from siteward_gpu_resources import leases  # noqa: E402
 
 SOURCES = "siteward_gpu_resources"
@@ -104,9 +105,29 @@ def work(folder, number, cycles):
         os.pwrite(descriptor, str(count).encode(), 0)
 
 
+def take_as(folder, uid, count):
+    """Be another user, with files of its own that nobody else can read."""
+    (folder / str(uid)).mkdir(exist_ok=True)
+    os.chown(folder / str(uid), uid, uid)
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    os.umask(0o077)
+    host = Host(folder / str(uid))
+    host.leases = folder / "leases"
+    answer = host.manager(site=f"of-{uid}").siteward_check_resources(gpus(count), f"job-{uid}")
+    if isinstance(answer, Refusal):
+        print(answer.message)
+    else:
+        host.manager(site=f"of-{uid}").siteward_allocate_resources(answer.token, f"job-{uid}")
+        print(*answer.units)
+
+
 if __name__ == "__main__":
     what, folder, *numbers = sys.argv[1:]
     if what == "lines":
         at_each_line(Path(folder))
+    elif what == "user":
+        take_as(Path(folder), *map(int, numbers))
     else:
         work(Path(folder), *map(int, numbers))

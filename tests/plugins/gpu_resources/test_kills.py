@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,22 +36,25 @@ def test_processes_killed_at_random(tmp_path, with_cards):
     for number in done:
         (tmp_path / f"count-{number}").write_text("0")
     running, kills, chance = {}, 0, random.Random(0)
+
+    def counted(number):
+        return int((tmp_path / f"count-{number}").read_text())
+
     try:
         while running or any(count < CYCLES for count in done.values()):
             for number, count in done.items():
                 if number not in running and count < CYCLES:
                     running[number] = run("worker", tmp_path, number, CYCLES)
-            victim = running[chance.choice(sorted(running))]
-            try:
-                victim.wait(chance.uniform(0.2, 0.6))
-            except subprocess.TimeoutExpired:
-                victim.kill()
+            time.sleep(chance.uniform(0.05, 0.3))
+            at_work = [number for number in sorted(running) if counted(number) > done[number]]
+            if at_work:  # whoever is killed has come further by then, so that there is an end
+                running[chance.choice(at_work)].kill()
             for number, process in list(running.items()):
                 if process.poll() is None:
                     continue
                 assert process.returncode in (0, -signal.SIGKILL)
                 kills += process.returncode != 0
-                done[number] = int((tmp_path / f"count-{number}").read_text())
+                done[number] = counted(number)
                 del running[number]
     finally:
         for process in running.values():
