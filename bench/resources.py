@@ -35,6 +35,7 @@ case "$1" in
 *) for i in 0 1 2 3 4 5 6 7; do echo "$i, GPU-0000000$i-0000-0000-0000-000000000000, Made up, 16384"; done;;
 esac
 """
+KILLS = 100
 Make = Callable[[Path, str], Any]
 
 
@@ -168,8 +169,9 @@ def kills(processes: int, cycles: int) -> tuple[float, int]:
                     command = [sys.executable, __file__, "--victim", str(folder), str(number), str(cycles)]
                     running[number] = subprocess.Popen(command)
             time.sleep(random.uniform(0.05, 0.3))
-            number = random.choice(list(running))
-            running[number].send_signal(signal.SIGKILL)
+            at_work = [number for number in running if int((folder / f"count-{number}").read_text()) > done[number]]
+            if at_work and killed < KILLS:  # whoever is killed has come further by then, so that there is an end
+                running[random.choice(at_work)].kill()
             for number, process in list(running.items()):
                 code = process.wait() if process.poll() is not None else None
                 if code not in (None, 0, -signal.SIGKILL):

@@ -14,8 +14,8 @@ from pathlib import Path
 from siteward import ResourceError
 
 _WAIT = 30.0
-_PAUSE = 0.0005
-_held: set[int] = set()
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.005
+_open_here: set[int] = set()
 
 
 def make_folder(path: Path, *, shared: bool) -> None:
@@ -38,28 +38,22 @@ def make_folder(path: Path, *, shared: bool) -> None:
 @contextmanager
 def locked(path: str, *, mode: int) -> Iterator[None]:
     """Hold the lock, for a moment; ResourceError when another holds it for half a minute."""
-    deadline = time.monotonic() + _WAIT
+    deadline, pause = time.monotonic() + _WAIT, _FIRST_PAUSE
     fd = _open(path, mode)
     try:
         while not _take(fd, path):
             if time.monotonic() > deadline:
                 raise ResourceError(f"another process has held {path} for {_WAIT:g} s; see who with `fuser {path}`")
-            if not _is_current(fd, path):
-                os.close(fd)
+            if _is_current(fd, path):
+                time.sleep(pause * random.random())  # noqa: S311
+                pause = min(pause * 1.5, _LONGEST_PAUSE)
+            else:
+                _close(fd)
                 fd = -1
                 fd = _open(path, mode)
-            else:
-                time.sleep(_PAUSE * random.random())  # noqa: S311
-        _held.add(fd)
-        try:
-            yield
-        finally:
-            _held.discard(fd)
-            with suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)  # a child just being forked may have a copy still
+        yield
     finally:
-        if fd >= 0:
-            os.close(fd)
+        _close(fd)
 
 
 def _take(fd: int, path: str) -> bool:
@@ -89,9 +83,20 @@ def _open(path: str, mode: int) -> int:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         try:
-            return os.open(path, flags)
+            fd = os.open(path, flags)
         except FileNotFoundError:
             write_file(path, b"", mode, replace=False)
+        else:
+            _open_here.add(fd)
+            return fd
+
+
+def _close(fd: int) -> None:
+    """Let go, in the process that opened it: a child just being forked may have a copy still."""
+    if fd in _open_here:
+        _open_here.discard(fd)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
 
 
 def write_file(path: str, data: bytes, mode: int, *, replace: bool = True) -> None:
@@ -121,10 +126,10 @@ def write_file(path: str, data: bytes, mode: int, *, replace: bool = True) -> No
 
 def _forget() -> None:
     """In a forked child: close copies, or the lock would outlive its holder."""
-    for fd in _held:
+    for fd in _open_here:
         with suppress(OSError):
             os.close(fd)
-    _held.clear()
+    _open_here.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
