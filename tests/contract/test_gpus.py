@@ -177,7 +177,7 @@ def test_what_can_never_be_met_says_so(sites):
     site = sites.open()
     for spec, words in (
         ({"num_of_gpus": 3}, "this site hands out 2: waiting will not help"),
-        ({"num_of_gpus": 1, "mem_per_gpu_in_GiB": 24}, "mem_per_gpu_in_GiB is 16 at most: waiting will not help"),
+        ({"num_of_gpus": 1, "mem_per_gpu_in_GiB": 24}, "mem_per_gpu_in_GiB is 16: waiting will not help"),
     ):
         with pytest.raises(ResourcesRefused, match=words) as caught:
             site.launch(a_job("a", **spec))

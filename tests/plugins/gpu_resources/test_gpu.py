@@ -67,7 +67,7 @@ REFUSED = {
     "more than there are": (gpus(3), "3 GPUs asked, this site hands out 2: waiting will not help", True),
     "more memory than any has": (
         gpus(1, 24),
-        "1 GPU with 24 GiB each asked, the site's mem_per_gpu_in_GiB is 16 at most: waiting will not help",
+        "1 GPU with 24 GiB each asked, the site's mem_per_gpu_in_GiB is 16: waiting will not help",
         True,
     ),
     "memory of no GPU": ({"mem_per_gpu_in_GiB": 8}, "mem_per_gpu_in_GiB is asked without num_of_gpus", True),

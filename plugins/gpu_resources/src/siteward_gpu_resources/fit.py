@@ -62,7 +62,8 @@ def can_ever(count: int, memory: float, slots: Sequence[Slot], mem_key: str) -> 
         fitting = [slot for slot in slots if slot.could_give(memory)]
         if len(fitting) < count:
             sizes = [slot.memory for slot in slots if slot.memory is not None]
-            most = f"{mem_key} is {max(sizes):g} at most" if sizes else f"{mem_key} is not set"
+            most = f"{mem_key} is {max(sizes):g}" if sizes else f"{mem_key} is not set"
+            most += " at most" if len(set(sizes)) > 1 else ""
             some = f"; {len(fitting)} of its {len(slots)} have so much" if fitting else ""
             asked = f"{_gpus(count)} with {memory:g} GiB each asked"
             return impossible(f"{asked}, the site's {most}{some}: waiting will not help")

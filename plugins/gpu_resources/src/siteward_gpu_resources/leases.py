@@ -1,6 +1,6 @@
 """Leases as files: one for each token, complete from the moment it has its name, gone when it is unlinked.
 
-``TOKEN.r`` is a reservation with a time at which it expires, ``TOKEN.h`` is held by a job. Their contents never
+``TOKEN.r`` is a reservation, with a time at which it expires; named ``TOKEN.h`` it is held by a job. Contents never
 change, and every change of the folder is made under one lock, so whoever is killed leaves it as it was before or
 after his step.
 """
@@ -131,11 +131,17 @@ class Leases:
             if lease.holder.job_id != holder.job_id:
                 words = f"the token is that of job {lease.holder.job_id!r}, not of {holder.job_id!r}"
                 raise ResourceError(f"{words}; nothing was changed")
-            if not lease.held:
-                lease = evolve(lease, holder=holder, since=time.time(), expires=None)
-                self._write(lease)
-                self._unlink(token, "r")
-            return lease
+            return lease if lease.held else self._hold(lease, holder)
+
+    def _hold(self, lease: Lease, holder: Holder) -> Lease:
+        held = evolve(lease, holder=holder, expires=None)
+        if lease.holder == holder:
+            os.rename(f"{self._path}/{lease.token}.r", f"{self._path}/{lease.token}.h")
+            self._read[f"{lease.token}.h"] = held
+        else:  # another process reserved it
+            self._write(held)
+            self._unlink(lease.token, "r")
+        return held
 
     def free(self, token: str) -> None:
         """Drop a lease, or a reservation; one that is gone already is no error."""
@@ -184,7 +190,9 @@ class Leases:
             "since": lease.since,
             "expires": lease.expires,
         }
-        write_file(f"{self._path}/{lease.token}.{'h' if lease.held else 'r'}", json.dumps(data).encode(), self._mode)
+        name = f"{lease.token}.{'h' if lease.held else 'r'}"
+        write_file(f"{self._path}/{name}", json.dumps(data).encode(), self._mode)
+        self._read[name] = lease
 
     def _has(self, token: str, kind: str) -> bool:
         return os.path.lexists(f"{self._path}/{token}.{kind}")
@@ -198,7 +206,14 @@ class Leases:
             self._gone.add(f"{token}.{kind}")
 
     def _get(self, token: str) -> Lease | None:
-        return self._load(f"{token}.h") or self._load(f"{token}.r")
+        kind = next((kind for kind in "hr" if self._has(token, kind)), None)
+        return self._known(f"{token}.{kind}") if kind else None
+
+    def _known(self, name: str) -> Lease | None:
+        """Return the lease of a file that is there; each is read once."""
+        if name not in self._read:
+            self._read[name] = self._load(name)
+        return self._read[name]
 
     def _leases(self) -> list[Lease]:
         """Return all that count; what is left over of expired reservations and killed writers goes."""
@@ -211,9 +226,7 @@ class Leases:
                     os.unlink(f"{self._path}/{name}")
             if _NAME.fullmatch(name) is None or name in self._gone:
                 continue
-            if name not in self._read:
-                self._read[name] = self._load(name)
-            lease = self._read[name]
+            lease = self._known(name)
             if lease is None or (not lease.held and lease.token in found):
                 continue
             if lease.expired:
@@ -242,11 +255,11 @@ class Leases:
                 holder=Holder.read(data["holder"]),
                 grants=dict(data["grants"]),
                 since=float(data["since"]),
-                expires=None if data["expires"] is None else float(data["expires"]),
+                expires=None if name.endswith(".h") else float(data["expires"]),
                 ours=status.st_uid == os.geteuid(),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         finally:
             os.close(fd)
-        return lease if lease.held == name.endswith(".h") else None
+        return lease

@@ -14,6 +14,7 @@ from pathlib import Path
 from siteward import ResourceError
 
 _WAIT = 30.0
+_PRIVATE = 0o600
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.005
 _open_here: set[int] = set()
 
@@ -102,12 +103,13 @@ def _close(fd: int) -> None:
 def write_file(path: str, data: bytes, mode: int, *, replace: bool = True) -> None:
     """Create a file that is complete, with its mode, from the first moment on; without ``replace`` the first stays."""
     draft = f"{path}.{os.getpid()}.{random.getrandbits(32):08x}.tmp"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
     try:
         try:
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fchmod(fd, mode)
+            if mode != _PRIVATE:
+                os.fchmod(fd, mode)  # whatever the umask is
         finally:
             os.close(fd)
         if replace:
