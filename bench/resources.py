@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
-from siteward import Context, Refusal
+from siteward import Context, Refusal, ResourceError
 from siteward_best_effort_resources.manager import Manager as BestEffort
 from siteward_gpu_resources.counted import Manager as Counted
 from siteward_gpu_resources.gpu import Manager as Gpu
@@ -155,13 +156,14 @@ def kills(processes: int, cycles: int) -> tuple[float, int]:
     Return the seconds it took and how many were killed. While a job has a GPU it holds a lock of its own on it;
     finding that taken is a double grant.
     """
-    with tempfile.TemporaryDirectory() as name:
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as at_end:
         folder = Path(name)
         (folder / "gpus").mkdir()
+        at_end.callback(lambda: [(each.kill(), each.wait()) for each in running.values()])
         done = dict.fromkeys(range(processes), 0)
         for number in done:
             (folder / f"count-{number}").write_text("0")
-        running: dict[int, subprocess.Popen[bytes]] = {}
         begin, killed = time.monotonic(), 0
         while any(count < cycles for count in done.values()) or running:
             for number, count in done.items():
@@ -205,7 +207,11 @@ def victim(folder: Path, number: int, cycles: int) -> None:
         if isinstance(answer, Refusal):
             continue
         locks = []
-        for uuid in manager.siteward_allocate_resources(answer.token, job_id).devices:
+        try:
+            devices = manager.siteward_allocate_resources(answer.token, job_id).devices
+        except ResourceError:  # on a busy machine two seconds may pass in between
+            continue
+        for uuid in devices:
             locks.append(os.open(folder / "gpus" / uuid, os.O_RDWR | os.O_CREAT))
             fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
         for lock in locks:
