@@ -43,6 +43,7 @@ class Backend:
     """Runs each job as one pod. It asks nothing of the cluster until the first job."""
 
     api = 1
+    devices = "counts"
     JobOptions = options.JobOptions
     SiteOptions = options.SiteOptions
     StudyOptions = options.StudyOptions
