@@ -83,12 +83,12 @@ def test_every_files_mistakes_are_told_at_once(cli):
 
 
 def test_mistakes_that_only_sites_can_see_are_told_at_once(cli, sites):
-    """What each site's backend refuses is told with the job file's name and the path in it."""
+    """What each site's backend refuses is told with the job file's name and the path where it is in it."""
     job = cli.job(launcher_spec={"default": {BACKEND: {"no_such_option": 1}}})
     done = cli("run", job, *sites)
     assert done.returncode == 2
     for site in ("site-1", "site-2"):
-        assert f"job.yaml: launcher_spec.{site}.{BACKEND}.no_such_option" in done.stderr
+        assert f"job.yaml: launcher_spec.default.{BACKEND}.no_such_option: at site '{site}'" in done.stderr
     assert cli.json("ps", "--all", *sites[:2]) == []
 
 
@@ -321,7 +321,7 @@ def test_a_terminal_shows_a_live_table(cli):
     assert done.returncode == 0
     assert "owned" not in shown
     assert "\x1b[2J" not in shown
-    for words in ("hello", "MESSAGE", "SUCCEEDED", "all 1 sites succeeded"):
+    for words in ("hello", "MESSAGE", "SUCCEEDED", "site-1 succeeded"):
         assert words in shown
 
 

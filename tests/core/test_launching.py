@@ -246,14 +246,14 @@ def test_all_that_is_wrong_is_told_at_once(place):
     each = job(
         study="cancr",
         secrets={"A": "tokn", "B": "token"},
-        launcher_spec={"default": {"fake": {"level": "high", "lewel": 1}}},
+        launcher_spec={"default": {"fake": {"level": "high"}}, "site-1": {"fake": {"lewel": 1}}},
     )
     site = place.site(studies={"cancer": {}}, job_secrets={"token": {"env": "NOT_SET_ANYWHERE"}})
     with pytest.raises(OptionsRefused) as caught:
         site.launch(each)
     problems = {problem.path: problem for problem in caught.value.problems}
     assert set(problems) == {
-        "launcher_spec.site-1.fake.level",
+        "launcher_spec.default.fake.level",
         "launcher_spec.site-1.fake.lewel",
         "study",
         "secrets.A",
