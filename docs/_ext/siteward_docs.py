@@ -2,6 +2,7 @@
 
 - ``siteward-options:: siteward.Job``: the fields of an attrs class, from their types, defaults and ``help``.
 - ``siteward-backend:: process``: the three option classes of an installed backend, and the blocks inside them.
+- ``siteward-plugin:: redact``: the options of an installed plugin that acts on every job.
 - ``siteward-ends::``: every reason with its state and wire code.
 - ``siteward-phases::``: every phase of a job.
 - ``siteward-error-tree::``: the tree at the top of ``siteward.errors``.
@@ -189,6 +190,22 @@ class Backend(SphinxDirective):
         return found
 
 
+class Plugin(SphinxDirective):
+    """``siteward-plugin:: name``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        words = f"In the site file, under `plugins: {{{name}: …}}`:"
+        options = getattr(Plugins().global_plugin(name), "SiteOptions")  # noqa: B009
+        found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words)), options_table(options)]
+        for key, block in blocks_of(options):
+            found.append(nodes.paragraph("", "", *inline(f"Each of `{key}`:")))
+            found.append(options_table(block))
+        return found
+
+
 class Ends(SphinxDirective):
     """``siteward-ends::``."""
 
@@ -256,6 +273,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("siteward-options", Options)
     app.add_directive("siteward-backend", Backend)
+    app.add_directive("siteward-plugin", Plugin)
     app.add_directive("siteward-ends", Ends)
     app.add_directive("siteward-phases", Phases)
     app.add_directive("siteward-error-tree", ErrorTree)

@@ -332,10 +332,10 @@ class PluginSpec:
 
     @hookspec
     def siteward_job_ended(self, ref: JobRef, result: Result) -> None:
-        """Hear that a job has ended, with its final result.
+        """Hear that a job has ended, with its final result and the failure report that the filters left.
 
         Called once for each job, when its result is stored, its resources are free and its report is filtered;
-        not at all if the driver is killed just then. Plugins are called one at a time in the order of their names.
+        again if the driver is killed just then. Plugins are called one at a time in the order of their names.
         Returns None. Exceptions go to the log.
 
         >>> @hookimpl

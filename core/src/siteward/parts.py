@@ -20,6 +20,7 @@ from siteward.names import safe_name
 from siteward.plugins import Plugins
 from siteward.request import Context
 from siteward.sitefile import SiteFile
+from siteward.siteplugins import SitePlugins
 from siteward.statedir import prepare as prepare_state_dir
 from siteward.store import ACTIVE, JobRow, Phase, Store
 from siteward.tracked import Tracked
@@ -54,7 +55,7 @@ class SiteParts:
         self.finisher = Finisher(
             site=file.name,
             store=self.store,
-            global_plugins=plugins.make_manager(),
+            global_plugins=self.site_plugins.plugins.make_manager(),
             manager=self.manager,
             log=self.log,
             closing=lambda: self.driver.closed,
@@ -76,9 +77,16 @@ class SiteParts:
         """Set up every enabled backend and the resource manager; FileError with every mistake in their blocks."""
         problems: list[Problem] = []
         launchers: dict[str, Launcher] = {}
+
+        def on_error(name: str, error: Exception) -> None:
+            with _collecting(problems, f"plugins.{name}"):
+                raise error
+
+        self.site_plugins = SitePlugins(self.plugins, self.file.plugins, self._context, on_error)
+        plugins = self.site_plugins.plugins
         for name, block in self.file.backends.items():
             with _collecting(problems, f"backends.{name}"):
-                launchers[name] = Launcher(self.plugins, self._context(name), block)
+                launchers[name] = Launcher(plugins, self._context(name), block)
         for study, blocks in self.file.studies.items():
             for name in blocks:
                 if name in self.file.backends:
@@ -90,7 +98,7 @@ class SiteParts:
         manager = None
         for name, block in self._manager_block().items():
             with _collecting(problems, f"resources.{name}"):
-                manager = ResourceManager(self.plugins, self._context(name), block)
+                manager = ResourceManager(plugins, self._context(name), block)
         if problems:
             raise FileError(self.file.file, problems)
         return launchers, manager
@@ -119,6 +127,7 @@ class SiteParts:
             env=self.file.env,
             base_dir=self.file.base_dir,
             read_secret=self.file.read_secret,
+            secret_names=tuple(self.file.job_secrets),
         )
 
     def launcher(self, name: str) -> Launcher:

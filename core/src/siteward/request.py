@@ -47,7 +47,7 @@ class Context:
     ``directory`` is the plugin's own, created with mode 0700; ``env`` is the site's, already part of every
     job's environment; relative paths in a plugin's options are relative to ``base_dir``, the folder of the
     site file. ``read_secret(name)`` returns the value of one of the site's ``job_secrets``, for what the site's
-    own options name; ValueError says in words why it cannot be had.
+    own options name; ValueError says in words why it cannot be had. ``secret_names`` are theirs.
     """
 
     site: str
@@ -57,6 +57,7 @@ class Context:
     env: Mapping[str, str] = {}
     base_dir: Path = Path()
     read_secret: Callable[[str], str] = _no_secret
+    secret_names: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

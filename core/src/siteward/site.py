@@ -54,6 +54,7 @@ class Site:
         if adopt:
             try:
                 self._adopter.adopt_orphans()
+                self._parts.site_plugins.open()
             except BaseException:
                 self.close()
                 raise
@@ -77,6 +78,7 @@ class Site:
         if self._parts.driver.closed or self._parts.driver.pid != os.getpid():
             return
         self._parts.driver.close()
+        self._parts.site_plugins.close()
         for launcher in self._parts.launchers.values():
             try:
                 launcher.close()
