@@ -9,7 +9,7 @@ from logging import Logger
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_random_exponential
 
 from siteward_report_sinks.client import Client, NeverDelivered, Undelivered
 from siteward_report_sinks.spool import Spool
@@ -69,7 +69,7 @@ class Delivery:
     def _deliver_until_done(self) -> None:
         retrying = Retrying(
             retry=retry_if_exception_type((Undelivered, OSError, ValueError)),
-            wait=wait_exponential_jitter(initial=min(1.0, self._longest_pause), max=self._longest_pause),
+            wait=wait_random_exponential(max=self._longest_pause),
             stop=stop_when_event_set(self._closing),
             sleep=sleep_using_event(self._closing),
             before_sleep=self._failed,
