@@ -180,6 +180,58 @@ def test_terminating_the_run_is_an_abort(trio):
     assert all(place.platform.get("a") is None or place.platform.get("a")["stops"] == [3] for place in made.values())
 
 
+LATE = {
+    "a second end of a site": ("site-1", {}, "known already"),
+    "a site that is not in the run": ("elsewhere", {}, "the run has no job there"),
+    "a report for another site": ("server", {"site": "site-2"}, "it speaks for site 'site-2'"),
+    "a report of another job": ("server", {"job_id": "b"}, "it is about the job 'b'"),
+}
+
+
+@pytest.mark.parametrize(("site", "changes", "words"), LATE.values(), ids=LATE)
+def test_reports_that_are_not_a_sites_own_first_one_are_dropped(trio, caplog, site, changes, words):
+    """Duplicate, of an unknown site or job, or somebody else's: a line in the log, and the run goes on."""
+    made, sites = trio
+    started = run(job(id="a", lead="server", sites=["server", "site-1", "site-2"]), sites)
+    made["site-1"].end("a", exit_code=1)
+    until(lambda: "site-1" in started.results)
+    result = end(101)
+    report = evolve(result.report, **({"site": site, "job_id": "a"} | changes))
+    started._site_ended(site, evolve(result, report=report))
+    assert words in caplog.text
+    assert (started.cause, set(started.results)) == (None, {"site-1"})
+    made["server"].end("a")
+    made["site-2"].end("a")
+    assert started.wait(10) is Verdict.SUCCEEDED
+    caplog.clear()
+    started._site_ended("site-2", result)
+    assert "the run is over" in caplog.text
+    assert started.verdict is Verdict.SUCCEEDED
+
+
+# What a first site reports, then a second one: the code that the run keeps. NVIDIA FLARE's server lets 104 stick and
+# 9 override nothing; here the first cause stays, which is both.
+STICKY = [(first, second) for first in (9, 101, 102, 103, 104) for second in (9, 101, 102, 103, 104, 1)]
+
+
+@pytest.mark.parametrize(("first", "second"), STICKY, ids=lambda code: str(code))
+def test_the_first_code_sticks(trio, first, second):
+    """For every pair of codes; 1 concerns nobody, before and after."""
+    made, sites = trio
+    for place in made.values():
+        place.control.obeys = False
+    started = run(job(id="a"), sites)
+    made["server"].end("a", exit_code=1)
+    until(lambda: "server" in started.results)
+    how = {"reason": "Aborted"} if first == 9 else {"exit_code": first}
+    made["site-1"].end("a", **how)
+    until(lambda: made["site-2"].platform.get("a")["stops"])
+    made["site-2"].end("a", **({"reason": "Aborted"} if second == 9 else {"exit_code": second}))
+    verdict = Verdict.STOPPED if first in (9, 102) else Verdict.FAILED
+    assert started.wait(10) is verdict
+    assert (started.code, started.cause) == (first, "site-1")
+
+
 def test_one_site_that_cannot_be_told_does_not_save_the_others(trio, monkeypatch):
     """An exception of one site's stop is logged; every other site is told."""
     made, sites = trio

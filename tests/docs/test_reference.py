@@ -28,6 +28,14 @@ def option_classes():
         for name in plugins.names(group):
             kinds = (getattr(load(name), each, None) for each in ("SiteOptions", "JobOptions", "StudyOptions"))
             yield from filter(None, kinds)
+    yield from (kind for _, kind in global_options())
+
+
+def global_options():
+    plugins = Plugins()
+    for name in plugins.names("siteward.plugins"):
+        if (kind := getattr(plugins.global_plugin(name), "SiteOptions", None)) is not None:
+            yield name, kind
 
 
 def keys():
@@ -102,7 +110,9 @@ def test_every_kind_of_file_block_has_a_table(cls):
         assert f"```{{siteward-options}} {cls.__module__}.{cls.__qualname__}\n" in PAGES["reference/files.md"]
     else:
         plugin = cls.__module__.split(".")[0].removeprefix("siteward_")
-        assert f"```{{siteward-backend}} {plugin}\n" in PAGES["reference/files.md"]
+        names = [plugin, *(name for name, kind in global_options() if kind is cls)]
+        tables = [f"```{{siteward-{kind}}} {name}\n" for kind in ("backend", "plugin") for name in names]
+        assert any(table in PAGES["reference/files.md"] for table in tables)
 
 
 @pytest.mark.parametrize("command", **table(commands(main, "siteward")))
