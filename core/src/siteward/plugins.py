@@ -32,7 +32,6 @@ __all__ = [
     "PluginRecord",
     "Plugins",
     "backend_hooks",
-    "is_site_class",
 ]
 
 _WORDS = {BACKENDS: "backend", RESOURCES: "resource manager", GLOBAL: "plugin"}
@@ -102,7 +101,17 @@ class Plugins:
         return self._class(RESOURCES, name)
 
     def global_plugins(self) -> list[tuple[str, object]]:
-        """Load the plugins of ``siteward.plugins``; return the good ones, in name order, and raise for none."""
+        """Load the plugins of ``siteward.plugins``; return the good ones, in name order, and raise for none.
+
+        Those that are classes, of which each site has its own, are what :meth:`site_classes` returns.
+        """
+        return [(name, plugin) for name, plugin in self._good_global_plugins() if not is_site_class(plugin)]
+
+    def site_classes(self) -> dict[str, type[Any]]:
+        """Load the plugins of ``siteward.plugins``; return the good ones that are made for each site, by name."""
+        return {name: plugin for name, plugin in self._good_global_plugins() if is_site_class(plugin)}
+
+    def _good_global_plugins(self) -> list[tuple[str, object]]:
         self._global_manager()
         return [(e.record.name, e.plugin) for e in self._entries(GLOBAL) if e.record.status == "loaded"]
 

@@ -9,7 +9,7 @@ import attrs
 
 from siteward.config import Problems, build
 from siteward.errors import PluginError
-from siteward.plugins import Plugins, is_site_class
+from siteward.plugins import Plugins
 from siteward.request import Context
 
 
@@ -34,9 +34,7 @@ class SitePlugins:
     ) -> None:
         self._made: dict[str, object] = {}
         self._contexts: dict[str, Context] = {}
-        kinds: dict[str, type[Any]] = {
-            name: plugin for name, plugin in plugins.global_plugins() if is_site_class(plugin)
-        }
+        kinds = plugins.site_classes()
         for name in sorted({*blocks, *kinds}):
             try:
                 kind = kinds.get(name) or _class(plugins, name)
