@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from siteward.failures import Disposition, FailureReport, disposition
     from siteward.handle import Handle
     from siteward.hookspecs import API, Publish, hookimpl
+    from siteward.installation import installation_id
     from siteward.job import Job
     from siteward.launching import Prepared
     from siteward.names import safe_name
@@ -108,6 +109,7 @@ __all__ = [
     "disposition",
     "ended",
     "hookimpl",
+    "installation_id",
     "judge",
     "pack_directory",
     "run",
@@ -125,6 +127,7 @@ _HOMES = {
     "failures": "Disposition FailureReport disposition",
     "handle": "Handle",
     "hookspecs": "API Publish hookimpl",
+    "installation": "installation_id",
     "job": "Job",
     "names": "safe_name",
     "plugins": "Plugins",

@@ -23,6 +23,7 @@ from siteward import (
     Reason,
     Unreachable,
     hookimpl,
+    installation_id,
     pack_directory,
     unpack_directory,
 )
@@ -32,7 +33,7 @@ from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_conf
 from siteward_docker.later import Later
 from siteward_docker.logs import read_logs
 from siteward_docker.news import News
-from siteward_docker.ownership import hand_over, owner_of, user_of
+from siteward_docker.ownership import hand_over, user_of
 from siteward_docker.secretfiles import SecretFiles
 from siteward_docker.starting import Starts
 from siteward_docker.stopping import Stops
@@ -55,7 +56,7 @@ class Backend:
         self._context = context
         self._options = options
         self._place = build.Place(
-            owner=owner_of(context.directory),
+            owner=installation_id(context.directory),
             site=context.site,
             backend=context.backend,
             options=options,

@@ -1,34 +1,14 @@
-"""Whose files are whose: this installation's mark, the user of jobs, and who owns a job directory when."""
+"""Whose files are whose: the user of jobs, and who owns a job directory when."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from siteward_docker.build import NOBODY
 
-_MACHINE_ID = Path("/etc/machine-id")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def owner_of(directory: Path) -> str:
-    """Return the mark of the installation that has this directory: the same for every process that uses it.
-
-    It is written down, and made from the machine and the path, so that it is the same should the directory be lost.
-    """
-    file = directory / "owner"
-    with suppress(FileNotFoundError):
-        return file.read_text().strip()
-    machine = ""
-    with suppress(OSError):
-        machine = _MACHINE_ID.read_text().strip()
-    mark = hashlib.sha256(f"{machine}\0{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    draft = directory / f"owner.{os.getpid()}"
-    draft.write_text(mark)
-    os.replace(draft, file)
-    return mark
 
 
 def user_of(option: str | None) -> tuple[int, int]:
