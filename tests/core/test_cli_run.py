@@ -160,6 +160,21 @@ def test_resources_are_waited_for(cli):
     assert process.wait(30) == 0
 
 
+def test_what_a_site_never_has_is_not_waited_for(cli):
+    """--wait-resources ends at once, with the site's reason; `render` says the same."""
+    site = cli.site(resources={"units": {"free": "/nowhere"}})
+    job = cli.job(resource_spec={"site-1": {"units": 3}})
+    done = cli("run", job, "--site", site, "--wait-resources", 600)
+    assert done.returncode == 104
+    assert (
+        "REFUSED (104): 0 of 1 sites can start it, and waiting cannot change that. site-1: there are 2 un"
+        in done.stdout
+    )
+    done = cli("render", job, "--site", site)
+    assert done.returncode == 2
+    assert "there are 2 units" in done.stderr
+
+
 @pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGINT, ["--detach"])])
 def test_waiting_for_resources_can_be_given_up(cli, number, more):
     """A signal while nothing is started ends the wait at once; nothing is left behind."""

@@ -551,6 +551,19 @@ def test_resources_that_cannot_be_freed_do_not_hold_the_end_back(places):
 # --- the queue (max_jobs) ---
 
 
+def test_a_queued_job_that_can_never_have_its_resources_ends(places):
+    """What the site has no longer when its turn comes is not waited for: LaunchFailed, in the manager's words."""
+    manager = units(2, most=2)
+    place = places("watch", max_jobs=1, **with_units(manager))
+    site = place.site()
+    site.launch(job(id="a"))
+    waiting = site.launch(job(id="b"))
+    manager.most = 0
+    place.end("a")
+    result = waiting.wait(20)
+    assert (result.reason, result.message) == (Reason.LAUNCH_FAILED, "1 units asked, there are 0")
+
+
 def test_more_than_max_jobs_wait(places):
     """They are PENDING with no ref, start in order as others end, and say so in their history."""
     place = places("watch", max_jobs=1)

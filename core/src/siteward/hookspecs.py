@@ -239,7 +239,8 @@ class ResourceSpec:
 
         Called for each job before anything is started, and again when a queued job's turn comes. ``requirement`` is
         the job's merged ``resource_spec`` for this site, without ``num_of_cpus`` and ``memory``. The site's one
-        manager acts; other plugins may only wrap it. None, or an exception, counts as a refusal.
+        manager acts; other plugins may only wrap it. None, or an exception, counts as a refusal. A refusal that is
+        ``permanent`` is not waited for, and ``siteward render`` tells it too.
 
         >>> @hookimpl
         ... def siteward_check_resources(self, requirement, job_id):

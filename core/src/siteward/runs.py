@@ -93,12 +93,15 @@ class Run:
         return self
 
     def _site_ended(self, site: str, result: Result) -> None:
-        """Take a site's end: once, from that site itself, and while the run is not over; others are logged."""
+        """Take a site's end: once, and with it a report only if it is that site's own; what is dropped is logged."""
         with self._lock:
-            words = self._rejection(site, result)
-            if words is not None:
+            if (words := self._late(site)) is not None:
                 _log.warning("job %s: a report of its end at %s is dropped: %s", self.job.id, site, words)
                 return
+            report = result.report
+            if report is not None and (words := rejection(report, site=site, job_id=self.job.id)) is not None:
+                _log.warning("job %s: a report that came with its end at %s is dropped: %s", self.job.id, site, words)
+                result = evolve(result, report=None)
             self.results[site] = result
             first = self._cause is None and not self._aborted and is_cause(result)
             if first:
@@ -111,12 +114,13 @@ class Run:
             self._judgement = judge(results, cause=self._cause, aborted=self._aborted, lead=self.job.lead)
             self._done.set()
 
-    def _rejection(self, site: str, result: Result) -> str | None:
+    def _late(self, site: str) -> str | None:
+        """Say why no end is expected from this site, None if one is."""
         if site not in self._sites:
             return f"the run has no job there, only at {', '.join(self._sites) or 'no site yet'}"
         if site in self.results:
             return "the run is over" if self._judgement is not None else "that site's end is known already"
-        return None if result.report is None else rejection(result.report, site=site, job_id=self.job.id)
+        return None
 
     def _start(self, prepared: Mapping[str, tuple[Site, Prepared]]) -> None:
         """Launch everywhere; the first platform that refuses fails the run, and sites after it are not started."""
