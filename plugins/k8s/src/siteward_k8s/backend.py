@@ -54,7 +54,7 @@ class Backend:
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
-        self._stops = Stops(self._cluster, self._later, context.log)
+        self._stops = Stops(self._cluster, self._later, lambda name: self._staging.was_sent(name), context.log)
         self._pods = Pods(
             self._cluster,
             self,
@@ -223,7 +223,7 @@ class Backend:
     @hookimpl
     def siteward_terminate_job(self, ref: JobRef, grace: float) -> None:
         """TERM to the job, KILL after ``grace`` seconds."""
-        self._staging.forget(ref.data["name"])
+        self._staging.cancel(ref.data["name"])
         self._stops.stop(ref, grace)
 
     @hookimpl

@@ -108,6 +108,8 @@ class Pods:
                 raise Missing(f"pod {record.name} is of another job")
             if record.uid not in (None, found.data["uid"]):
                 raise Missing(f"pod {record.name} is another one than that of the job")
+            if self._jobs.is_done_with(found.data["uid"]):
+                raise Missing(f"pod {record.name} is on its way out")
         except Missing:
             return self._absent(record, wait)
         except BackendError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from logging import Logger
 
@@ -17,15 +18,18 @@ from siteward_k8s.transfer import signal_job
 _AGAIN = 1.0
 # The end of a job that was killed shows within this many seconds, or its pod is deleted.
 _SHOWN_WITHIN = 15.0
+# A job's helper starts after it, and what a node does shows in the API later still.
+_SEEN_WITHIN, _HELPED_AGAIN = 10.0, 0.25
 _AT_ONCE = 1
 
 
 class Stops:
-    """The jobs that are to be ended."""
+    """The jobs that are to be ended. ``may_run(name)``: nothing keeps a job from running that is not seen to run."""
 
-    def __init__(self, cluster: Cluster, later: Later, log: Logger) -> None:
+    def __init__(self, cluster: Cluster, later: Later, may_run: Callable[[str], bool], log: Logger) -> None:
         self._cluster = cluster
         self._later = later
+        self._may_run = may_run
         self._log = log
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
@@ -49,18 +53,25 @@ class Stops:
         facts = read_pod(pod)
         if _has_ended(facts):
             return
-        if not (facts.started and facts.notes.get(layout.JOB_DIRECTORY) == "transfer"):
+        helped = facts.notes.get(layout.JOB_DIRECTORY) == "transfer"
+        if not (helped and (facts.started or self._may_run(name))):
             self._delete(ref, grace)
         elif grace <= 0:
             self._kill(ref)
         else:
-            self._ask(ref, grace)
+            self._ask(ref, grace, time.monotonic() + (0 if facts.started else _SEEN_WITHIN))
 
-    def _ask(self, ref: JobRef, grace: float) -> None:
+    def _ask(self, ref: JobRef, grace: float, until: float) -> None:
+        """Send TERM; a job that may just be starting has its helper only a moment later."""
         name = ref.data["name"]
+        if name not in self._graces:
+            return
         if name not in self._asked:
             if not signal_job(self._cluster, ref, "TERM"):
-                self._delete(ref, grace)
+                if time.monotonic() < until:
+                    self._later.call(_HELPED_AGAIN, lambda: self._surely(lambda: self._ask(ref, grace, until)))
+                else:
+                    self._delete(ref, grace)
                 return
             self._asked.add(name)
         self._later.call(grace, lambda: self._surely(lambda: self._kill(ref)))
