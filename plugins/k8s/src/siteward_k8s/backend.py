@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from siteward import (
 from siteward_k8s import build, creating, layout, limits, options, transfer
 from siteward_k8s.claim import Claim
 from siteward_k8s.client import Cluster
+from siteward_k8s.diagnose import status_of
 from siteward_k8s.errors import NotSent
+from siteward_k8s.facts import read_pod
 from siteward_k8s.logs import read_logs
 from siteward_k8s.pending import Limits
 from siteward_k8s.place import ParentPod, Place
@@ -245,7 +248,7 @@ class Backend:
     def siteward_list_jobs(self) -> list[JobRef]:
         """Return the jobs of all pods of this installation, and of Secrets whose pods never came to be."""
         pods, _version = self._cluster.list_pods(self.place.selector)
-        refs = [ref for ref in map(self.place.ref_of, pods) if ref is not None]
+        refs = [ref for ref in map(self.place.ref_of, filterfalse(_is_removed, pods)) if ref is not None]
         return refs + creating.secret_jobs(self._cluster, self.place, {pod["metadata"]["name"] for pod in pods})
 
     @hookimpl
@@ -288,6 +291,11 @@ class Backend:
         self._staging.close()
         self._cluster.close()
         self._later.close(_LAST_WORD)
+
+
+def _is_removed(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is on its way out after its job's end."""
+    return "deletionTimestamp" in pod["metadata"] and status_of(read_pod(pod)).state.ended
 
 
 def _parent() -> ParentPod | None:

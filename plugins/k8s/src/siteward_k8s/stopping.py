@@ -13,23 +13,22 @@ from siteward_k8s import layout
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import PodFacts, read_pod
-from siteward_k8s.transfer import signal_job
+from siteward_k8s.transfer import signal_job, waits_for_directory
 
 _AGAIN = 1.0
 # The end of a job that was killed shows within this many seconds, or its pod is deleted.
 _SHOWN_WITHIN = 15.0
-# A job's helper starts after it, and what a node does shows in the API later still.
-_SEEN_WITHIN, _HELPED_AGAIN = 10.0, 0.25
+_STARTS_WITHIN, _SHOWS_WITHIN, _TRY_AGAIN = 10.0, 3.0, 0.25
 _AT_ONCE = 1
 
 
 class Stops:
-    """The jobs that are to be ended. ``may_run(name)``: nothing keeps a job from running that is not seen to run."""
+    """The jobs that are to be ended. ``was_sent(name)``: a pod's job directory was brought, so that the job can run."""
 
-    def __init__(self, cluster: Cluster, later: Later, may_run: Callable[[str], bool], log: Logger) -> None:
+    def __init__(self, cluster: Cluster, later: Later, was_sent: Callable[[str], bool], log: Logger) -> None:
         self._cluster = cluster
         self._later = later
-        self._may_run = may_run
+        self._was_sent = was_sent
         self._log = log
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
@@ -53,13 +52,24 @@ class Stops:
         facts = read_pod(pod)
         if _has_ended(facts):
             return
-        helped = facts.notes.get(layout.JOB_DIRECTORY) == "transfer"
-        if not (helped and (facts.started or self._may_run(name))):
+        patience = self._patience(ref, facts)
+        if patience is None:
             self._delete(ref, grace)
         elif grace <= 0:
             self._kill(ref)
         else:
-            self._ask(ref, grace, time.monotonic() + (0 if facts.started else _SEEN_WITHIN))
+            self._ask(ref, grace, time.monotonic() + patience)
+
+    def _patience(self, ref: JobRef, facts: PodFacts) -> float | None:
+        """Return for how long a helper may be looked for by which the job can be asked; None: it surely does not run.
+
+        What a node does shows in the API some time later, and a job's helper starts after the job.
+        """
+        if facts.notes.get(layout.JOB_DIRECTORY) != "transfer" or not facts.scheduled:
+            return None
+        if facts.started or self._was_sent(ref.data["name"]):
+            return _STARTS_WITHIN
+        return None if waits_for_directory(self._cluster, ref) else _SHOWS_WITHIN
 
     def _ask(self, ref: JobRef, grace: float, until: float) -> None:
         """Send TERM; a job that may just be starting has its helper only a moment later."""
@@ -69,7 +79,7 @@ class Stops:
         if name not in self._asked:
             if not signal_job(self._cluster, ref, "TERM"):
                 if time.monotonic() < until:
-                    self._later.call(_HELPED_AGAIN, lambda: self._surely(lambda: self._ask(ref, grace, until)))
+                    self._later.call(_TRY_AGAIN, lambda: self._surely(lambda: self._ask(ref, grace, until)))
                 else:
                     self._delete(ref, grace)
                 return
