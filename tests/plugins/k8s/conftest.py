@@ -49,11 +49,11 @@ def sites(namespace, tmp_path: Path):
 
 
 @pytest.fixture
-def proxied_sites(namespace, api_proxy, tmp_path: Path):
+def proxied_sites(sites, api_proxy):
     """The same by way of the proxy for faults."""
-    sites = Sites(namespace, api_proxy.before(namespace.user("siteward", rules("transfer"))), tmp_path)
-    yield sites
-    sites.close()
+    proxied = sites.beside(sites.folder, kubeconfig=str(api_proxy.before(Path(sites.options["kubeconfig"]))))
+    yield proxied
+    proxied.close()
 
 
 @pytest.fixture

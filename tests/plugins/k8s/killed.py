@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from siteward import Job, JobState, Site
-from siteward_k8s import creating, transfer
+from siteward_k8s import creating, stopping, transfer, verdicts
 from siteward_k8s.claim import Claim
 
 
@@ -63,6 +63,8 @@ STEPS: dict[str, Callable[[], None]] = {
     "before it is removed": before(creating, "remove"),
     "after it is removed": after(creating, "remove"),
     "while it runs": lambda: None,
+    "after the job was asked to end": after(stopping, "signal_job"),
+    "after it was noted why it is given up": after(verdicts.Verdicts, "_write"),
 }
 
 
@@ -71,9 +73,9 @@ def main(step: str, file: Path) -> None:
     STEPS[step]()
     site = Site.load(file)
     handle = site.launch(Job.from_mapping(json.load(sys.stdin), base_dir=file.parent))
-    if step == "while it runs":
+    if step in ("while it runs", "after the job was asked to end"):
         handle.wait_until(JobState.RUNNING, 60)
-        die()
+        die() if step == "while it runs" else handle.terminate(grace=2)
     handle.wait(120)
     while True:
         signal.pause()

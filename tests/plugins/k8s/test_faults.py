@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import threading
 from typing import Any
 
 import pytest
 
 from siteward import JobState, LaunchRefused
 from siteward.store import Phase
-from siteward_k8s import record
+from siteward_k8s import record, transport
 from siteward_k8s.place import Place
 
-from ...cluster.proxy import Drop
+from ...cluster.proxy import Answer, Drop, Hold
 from ..jobs import DEADLINE, end_of, run, sh, until
 from .helpers import Sites
 from .rights import rules
@@ -100,6 +101,35 @@ def test_an_outage_while_jobs_run(api_proxy, proxied_sites: Sites):
     stays.terminate(grace=30)
     assert stays.wait(DEADLINE).exit_code == 7
     assert len(site.jobs()) == 3, "the refused launch left nothing"
+
+
+def test_a_pod_that_comes_late_is_ended_if_that_was_asked_for(api_proxy, proxied_sites: Sites, monkeypatch):
+    """The API server took its time over a create whose answer nobody waited for; a stop came before it was done."""
+    monkeypatch.setattr(transport, "_ANSWER_WITHIN", 2.0)
+    site, released = proxied_sites.open(job_directory="none"), threading.Event()
+    held = api_proxy.fault(Hold(released=released), "/pods$", method="POST")
+    handle = site.launch(sh("trap '' TERM; sleep 3600"))
+    assert held.seen == 1
+    handle.terminate(grace=1)
+    with pytest.raises(TimeoutError):
+        handle.wait(1)
+    released.set()
+    assert handle.wait(DEADLINE).state is JobState.ABORTED
+    until(lambda: not proxied_sites.pods(), "the pod goes")
+
+
+@pytest.mark.parametrize("action", [Drop(before=True), Drop(passed=0), Answer(status=500)], ids=["cut", "half", "500"])
+def test_files_come_and_go_in_the_end(api_proxy, proxied_sites: Sites, action):
+    """Commands in pods that fail on their way are tried again, in and out."""
+    site = proxied_sites.open()
+    fault = api_proxy.fault(action, "/exec", times=2)
+    handle = site.launch(sh("echo run >> runs; sleep 1; exit 4"))
+    until(lambda: handle.status().state is JobState.RUNNING, "it runs")
+    assert fault.seen == 2
+    fault = api_proxy.fault(action, "/exec", times=2)
+    result = handle.wait(DEADLINE)
+    assert (result.exit_code, result.workspace, fault.seen) == (4, "returned", 2)
+    assert (handle.job_dir / "runs").read_text() == "run\n"
 
 
 # --- names that are taken -----------------------------------------------------------------------------------

@@ -157,6 +157,24 @@ def test_killed_with_a_claim(claimed_sites: Sites, tmp_path: Path, monkeypatch: 
             each.close()
 
 
+def test_killed_while_it_ends_a_job(sites: Sites):
+    """A job that was asked to end and does not is killed by the next site; its files come home."""
+    launch_and_die("after the job was asked to end", sites.file(), "trap '' TERM; touch up; sleep 3600", id="stubborn")
+    handle = sites.open().attach("stubborn")
+    assert end_of(handle.wait(DEADLINE)) == ("ABORTED", "Aborted", 9, 137)
+    assert (handle.job_dir / "up").exists()
+
+
+def test_killed_while_it_gives_up_a_pod(sites: Sites):
+    """Why a pod was given up is known to the next site, which takes it away."""
+    file = sites.file(image_pull_policy="Never", default_image="nowhere.local/none:1")
+    launch_and_die("after it was noted why it is given up", file, "true", id="imageless")
+    result = sites.open().attach("imageless").wait(DEADLINE)
+    assert end_of(result) == ("FAILED", "ImageError", 101, None)
+    assert "nowhere.local/none:1" in result.message
+    until(lambda: not sites.pods(), "the pod goes")
+
+
 def test_two_parents_on_one_state_directory(sites: Sites):
     """Each drives its own jobs; when one is killed, the other has the true ends of all."""
     site = sites.open()
