@@ -49,6 +49,35 @@ def sites(namespace, tmp_path: Path):
 
 
 @pytest.fixture
+def proxied_sites(sites, api_proxy):
+    """The same by way of the proxy for faults."""
+    proxied = sites.beside(sites.folder, kubeconfig=str(api_proxy.before(Path(sites.options["kubeconfig"]))))
+    yield proxied
+    proxied.close()
+
+
+@pytest.fixture
+def claimed_sites(cluster, namespace, tmp_path: Path):
+    """Sites whose job directories go by a claim, with the rights for that: none to run commands in pods."""
+    if not cluster.own:
+        pytest.skip("needs a cluster of our own, to give it a volume: unset SITEWARD_TEST_KUBECONFIG")
+    claim = tmp_path / "claim"
+    claim.mkdir(mode=0o755)
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": namespace.name}
+    volume = {**spec, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(claim)}}
+    del volume["volumeName"]
+    namespace.api.create("/api/v1/persistentvolumes", {"metadata": {"name": namespace.name}, "spec": volume})
+    spec["resources"] = {"requests": {"storage": "1Gi"}}
+    claims = f"{namespace.path}/persistentvolumeclaims"
+    namespace.api.create(claims, {"metadata": {"name": "shared"}, "spec": spec})
+    options = {"job_directory": "pvc", "job_directory_claim": "shared", "job_directory_path": str(claim)}
+    sites = Sites(namespace, namespace.user("siteward", rules("pvc")), tmp_path, **options)
+    yield sites
+    sites.close()
+    namespace.api.delete(f"/api/v1/persistentvolumes/{namespace.name}")
+
+
+@pytest.fixture
 def site(sites):
     """A site on the tests' cluster."""
     return sites.open()

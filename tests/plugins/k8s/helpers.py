@@ -19,15 +19,21 @@ class Sites:
         self.namespace = namespace
         self.folder = folder
         own = {"kubeconfig": str(kubeconfig), "namespace": namespace.name, "image_pull_policy": "IfNotPresent"}
-        self._options = {**own, "default_image": images.BUSYBOX, **options}
+        self.options = {**own, "default_image": images.BUSYBOX, **options}
         self._open: list[Site] = []
+
+    def beside(self, folder: Path, **options: Any) -> Sites:
+        """Return others with these options, in a folder of their own."""
+        beside = Sites(self.namespace, Path(), folder)
+        beside.options = {**self.options, **options}
+        return beside
 
     def file(
         self, name: str = "site-1", state: str = "state", fields: dict[str, Any] | None = None, **options: Any
     ) -> Path:
         """Write a site file."""
         path = self.folder / f"{name}-{state}.yaml"
-        chosen = {key: value for key, value in {**self._options, **options}.items() if value is not None}
+        chosen = {key: value for key, value in {**self.options, **options}.items() if value is not None}
         data = {"name": name, "backends": {"k8s": chosen}, "default_backend": "k8s"}
         path.write_text(json.dumps({**data, "state_dir": str(self.folder / state), "grace": 3, **(fields or {})}))
         return path

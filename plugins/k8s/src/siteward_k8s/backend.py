@@ -57,7 +57,7 @@ class Backend:
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
-        self._stops = Stops(self._cluster, self._later, lambda name: self._staging.was_sent(name), context.log)
+        self._stops = Stops(self._cluster, self, self._later, lambda name: self._staging.was_sent(name), context.log)
         self._pods = Pods(
             self._cluster,
             self,
@@ -112,6 +112,10 @@ class Backend:
     def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
         """Return the ref of a job that a pod is of, None if it is not of this site's."""
         return self.place.ref_of(pod)
+
+    def own(self, pod: Mapping[str, Any], ref: JobRef) -> JobRef:
+        """Return a job's ref with its pod's uid; Missing when the pod has no more than the job's name."""
+        return self.place.own(pod, ref)
 
     # --- launching ------------------------------------------------------------------------------------------
 
@@ -219,7 +223,7 @@ class Backend:
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""
         self._staging.forget(ref.data["name"])
-        creating.remove(self._cluster, ref, secret=self._has_secret(ref))
+        creating.remove(self._cluster, self.place, ref, secret=self._has_secret(ref))
 
     # --- ending ---------------------------------------------------------------------------------------------
 
@@ -255,7 +259,7 @@ class Backend:
     def siteward_remove_job(self, ref: JobRef) -> None:
         """Delete the pod and whatever else there is of the job."""
         name = ref.data["name"]
-        creating.remove(self._cluster, ref, secret=self._has_secret(ref))
+        creating.remove(self._cluster, self.place, ref, secret=self._has_secret(ref))
         if (claim := self._claim()) is not None:
             claim.drop(name)
         self._forget(name)

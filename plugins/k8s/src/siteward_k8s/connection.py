@@ -53,6 +53,7 @@ class Connection:
         self._manager = manager
         self._prefix = urlsplit(self.address).path
         self._pool = manager.connection_from_url(self.address)
+        self._pool.ConnectionCls = _sure(self._pool.ConnectionCls)
         self._lock = threading.Lock()
         self._headers: dict[str, str] = {}
         self._fresh_until = 0.0
@@ -85,6 +86,20 @@ class Connection:
     def close(self) -> None:
         """Let go of the connections that nobody uses just now."""
         self._manager.clear()
+
+
+def _sure(kind: Any) -> Any:
+    """Return a class of connections of which a failed handshake is no connection: nothing was sent by it."""
+    from urllib3.exceptions import NewConnectionError
+
+    class Sure(kind):  # type: ignore[misc]
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except OSError as error:
+                raise NewConnectionError(self, f"no connection: {error}") from error
+
+    return Sure
 
 
 def connect(where: Where, base_dir: Path) -> Connection:

@@ -7,11 +7,11 @@ from contextlib import suppress
 from logging import Logger
 from typing import Any
 
-from siteward import BackendError, JobRef, LaunchRefused
+from siteward import BackendError, JobRef, LaunchRefused, Unreachable
 from siteward_k8s import layout
 from siteward_k8s.build import Built
 from siteward_k8s.client import Cluster
-from siteward_k8s.errors import Exists, Forbidden, Missing, Refused
+from siteward_k8s.errors import Exists, Forbidden, Missing, NotSent, Refused
 from siteward_k8s.place import Place
 
 _AT_ONCE = 1
@@ -20,16 +20,18 @@ _AT_ONCE = 1
 def create(cluster: Cluster, place: Place, built: Built, log: Logger) -> dict[str, Any]:
     """Create a job's Secret and pod, and return the pod; what is there already of the same job is taken.
 
-    LaunchRefused when nothing exists and nothing will; Unreachable when nobody knows.
+    LaunchRefused, or NotSent, when nothing exists and nothing will; Unreachable when nobody knows.
     """
-    if built.secret is not None:
-        _create_secret(cluster, built.secret)
+    new = built.secret is not None and _create_secret(cluster, built.secret)
     try:
         pod = _create_pod(cluster, place, built.manifest)
     except Refused as error:
-        if built.secret is not None:
-            _drop_secret(cluster, built.secret["metadata"]["name"])
+        drop_refused(cluster, built)
         raise LaunchRefused(str(error)) from error
+    except LaunchRefused:  # a pod that is there may have the Secret that was there
+        if new:
+            drop_refused(cluster, built)
+        raise
     if built.secret is not None:
         _hand_secret_to(cluster, built.secret["metadata"]["name"], pod, log)
     return pod
@@ -46,11 +48,18 @@ def _create_pod(cluster: Cluster, place: Place, manifest: Mapping[str, Any]) -> 
         if place.is_same(found, manifest):
             return found
         words = f"namespace {place.namespace} has a pod {manifest['metadata']['name']!r} that is not this job's"
-        raise LaunchRefused(f"{words}. See whose it is: kubectl describe pod {found['metadata']['name']}") from error
+        if place.ref_of(found) is not None:
+            words += ", but of an earlier one with its id. Remove it with `siteward gc`, or choose another id"
+        else:
+            words += f". See whose it is: kubectl describe pod {found['metadata']['name']}"
+        raise LaunchRefused(words) from error
 
 
-def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> None:
-    """Create a Secret, or write it anew if it is the job's already."""
+def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> bool:
+    """Create a Secret, or write it anew if it is the job's already; whether it was not there before.
+
+    NotSent also when nobody knows whether it was created: of the job itself nothing was.
+    """
     name = secret["metadata"]["name"]
     try:
         cluster.create_secret(secret)
@@ -65,8 +74,12 @@ def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> None:
             cluster.replace_secret(name, secret)
         except Missing:
             cluster.create_secret(secret)
+        return False
     except Refused as error:
         raise LaunchRefused(str(error)) from error
+    except Unreachable as error:
+        raise NotSent(str(error)) from error
+    return True
 
 
 def _hand_secret_to(cluster: Cluster, name: str, pod: Mapping[str, Any], log: Logger) -> None:
@@ -91,10 +104,12 @@ def drop_refused(cluster: Cluster, built: Built) -> None:
             _drop_secret(cluster, built.secret["metadata"]["name"])
 
 
-def remove(cluster: Cluster, ref: JobRef, *, secret: bool, grace: float = _AT_ONCE) -> None:
+def remove(cluster: Cluster, place: Place, ref: JobRef, *, secret: bool, grace: float = _AT_ONCE) -> None:
     """Remove a job's pod, and its Secret if it has, or may have, one."""
     name = ref.data["name"]
     with suppress(Missing):
+        if ref.data["uid"] is None:
+            ref = place.own(cluster.get_pod(name), ref)
         cluster.delete_pod(name, uid=ref.data["uid"], grace=max(grace, _AT_ONCE))
     if secret:
         _drop_secret(cluster, name)

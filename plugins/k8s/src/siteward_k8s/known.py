@@ -20,6 +20,9 @@ class Place(Protocol):
     def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
         """Return the ref of the job that a pod is of, None if it is not of this site's."""
 
+    def own(self, pod: Mapping[str, Any], ref: JobRef) -> JobRef:
+        """Return a job's ref with its pod's uid; Missing when the pod has no more than the job's name."""
+
 
 class Known:
     """One record for each pod that is, or is to be. Nothing here takes a lock: whoever calls holds the one there is."""

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from siteward import JobRef, JobRequest, safe_name
 from siteward_k8s import layout
+from siteward_k8s.errors import Missing
 from siteward_k8s.options import SiteOptions
 
 _LONGEST, _SITE, _DIGITS = 63, 20, 12
@@ -109,6 +110,15 @@ class Place:
         except (KeyError, ValueError):
             return None
         return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
+
+    def own(self, pod: Mapping[str, Any], ref: JobRef) -> JobRef:
+        """Return a job's ref with its pod's uid; Missing when the pod has no more than the job's name."""
+        found = self.ref_of(pod)
+        if found is None or (found.job_id, found.attempt) != (ref.job_id, ref.attempt):
+            raise Missing(f"pod {ref.data['name']} is of another job")
+        if ref.data["uid"] not in (None, found.data["uid"]):
+            raise Missing(f"pod {ref.data['name']} is another one than that of the job")
+        return found
 
     @staticmethod
     def is_same(pod: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:

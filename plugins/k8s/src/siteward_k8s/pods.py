@@ -100,14 +100,9 @@ class Pods:
     def _look(self, record: Record, wait: float) -> JobStatus:
         if record.end is not None:
             return record.end
-        ref = record.ref
         try:
             pod = self._cluster.get_pod(record.name)
-            found = self._place.ref_of(pod)
-            if found is None or (found.job_id, found.attempt) != (ref.job_id, ref.attempt):
-                raise Missing(f"pod {record.name} is of another job")
-            if record.uid not in (None, found.data["uid"]):
-                raise Missing(f"pod {record.name} is another one than that of the job")
+            found = self._place.own(pod, record.ref)
             if self._jobs.is_done_with(found.data["uid"]):
                 raise Missing(f"pod {record.name} is on its way out")
         except Missing:

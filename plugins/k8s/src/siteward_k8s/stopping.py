@@ -13,6 +13,7 @@ from siteward_k8s import layout
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import PodFacts, read_pod
+from siteward_k8s.known import Place
 from siteward_k8s.transfer import signal_job, waits_for_directory
 
 _AGAIN = 1.0
@@ -25,8 +26,11 @@ _AT_ONCE = 1
 class Stops:
     """The jobs that are to be ended. ``was_sent(name)``: a pod's job directory was brought, so that the job can run."""
 
-    def __init__(self, cluster: Cluster, later: Later, was_sent: Callable[[str], bool], log: Logger) -> None:
+    def __init__(
+        self, cluster: Cluster, place: Place, later: Later, was_sent: Callable[[str], bool], log: Logger
+    ) -> None:
         self._cluster = cluster
+        self._place = place
         self._later = later
         self._was_sent = was_sent
         self._log = log
@@ -45,9 +49,8 @@ class Stops:
             self._graces[name] = grace = min(grace, self._graces.get(name, grace))
         try:
             pod = self._cluster.get_pod(name)
+            ref = self._place.own(pod, ref)
         except Missing:
-            return
-        if ref.data["uid"] not in (None, pod["metadata"]["uid"]):
             return
         facts = read_pod(pod)
         if _has_ended(facts):
