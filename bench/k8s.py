@@ -7,7 +7,7 @@ and ends are measured with pods on fake nodes, where nothing runs, requests and 
 
 ``launches`` are those of :meth:`Site.launch` and raw creates of the same pod through urllib3, each reply read; every
 round runs both, one after the other, and a ratio is the median of the rounds' own, with the least and the most of
-them. ``ends`` are from just before a pod's end is written to the return of ``wait()``, the output being at the site
+them; CPU is this process's, of a launch and the news of it. ``ends`` are from just before a pod's end is written to the return of ``wait()``, the output being at the site
 by then; and to one raw watch, which gets the same ends at the same time in a process of its own, having read it.
 Requests are counted by the API server. Contenders that are not installed are left out, which stderr says.
 """
@@ -28,6 +28,8 @@ from common import installed, print_json, scratch, side_by_side
 from k8s_each import THREADS, TRUE, NVFlare, Raw, Siteward, job, open_site
 from k8s_scale import scale
 from k8s_world import Unprovided, World, world
+
+from siteward import Job
 
 # What siteward is to keep: the figure, and the least or the most that it may be.
 LIMITS: list[tuple[str, Callable[[dict[str, Any]], float], str, float]] = [
@@ -66,12 +68,13 @@ def launches(each: Any, here: World, jobs: int, threads: int) -> dict[str, float
         calls.append(time.perf_counter() - begin)
 
     with ThreadPoolExecutor(threads) as pool:
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         list(pool.map(launch, range(jobs)))
-        took = time.perf_counter() - begin
+        took, cpu = time.perf_counter() - begin, time.process_time() - cpu
     here.remove_pods()
     each.settle()
-    return {f"per_s_{threads}": jobs / took, f"call_ms_{threads}": 1000 * statistics.median(calls)}
+    figures = {"per_s": jobs / took, "call_ms": 1000 * statistics.median(calls), "cpu_ms": 1000 * cpu / jobs}
+    return {f"{what}_{threads}": value for what, value in figures.items()}
 
 
 def measure_launches(here: World, jobs: int, rounds: int) -> dict[str, Any]:
@@ -141,8 +144,9 @@ def measure_transfer(here: World, megabytes: int) -> dict[str, float]:
                 for _ in range(megabytes):
                     file.write(os.urandom(10**6))
             options = {**here.site_options(fake=False), "job_directory": "transfer"}
+            sent = Job.from_mapping({"name": "bench", "command": TRUE, "workspace": "in"}, base_dir=folder)
             with open_site(options, folder) as site:
-                result = site.launch(job(TRUE, workspace=str(folder / "in"))).wait()
+                result = site.launch(sent).wait()
                 assert result.workspace == "returned", result
     finally:
         transfer.send, transfer.fetch = send, fetch
@@ -155,14 +159,15 @@ def measure_transfer(here: World, megabytes: int) -> dict[str, float]:
 def print_tables(figures: dict[str, Any]) -> None:
     """Print what was measured, for people."""
     launched = figures["launches"]
-    print(f"{'':22}{'launches/s 1':>14}{'ratio':>20}{'launches/s 8':>14}{'ratio':>20}{'call ms':>9}")
+    print(f"{'':22}{'launches/s 1':>14}{'ratio':>20}{'launches/s 8':>14}{'ratio':>20}{'call ms':>9}{'CPU ms':>8}")
     for name in launched["per_s_1"]:
         one, eight = (launched[f"per_s_{threads}"][name] for threads in (1, THREADS))
         cells = "".join(
             f"{each['median']:14.0f}{each['ratio']:9.2f} ({each['least']:.2f}-{each['most']:.2f})"
             for each in (one, eight)
         )
-        print(f"{name:22}{cells}{launched['call_ms_1'][name]['median']:9.2f}")
+        call, cpu = (launched[f"{what}_1"][name]["median"] for what in ("call_ms", "cpu_ms"))
+        print(f"{name:22}{cells}{call:9.2f}{cpu:8.2f}")
     print(f"\n{'pods that run':22}{'requests/job':>14}{'launch ms':>11}{'job ms':>9}")
     for name, real in figures["real"].items():
         print(f"{name:22}{real['requests_per_job']:14.2f}{real['launch_ms']:11.1f}{real['job_ms']:9.0f}")

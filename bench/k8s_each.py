@@ -24,9 +24,9 @@ TRUE = ["true"]
 LABEL = "siteward.dev/owner"
 
 
-def job(argv: list[str], **more: Any) -> Job:
+def job(argv: list[str]) -> Job:
     """Make a job with one command."""
-    return Job.from_mapping({"name": "bench", "command": argv, **more})
+    return Job.from_mapping({"name": "bench", "command": argv})
 
 
 def open_site(options: dict[str, Any], folder: Path) -> Site:
