@@ -7,8 +7,9 @@ and ends are measured with pods on fake nodes, where nothing runs, requests and 
 
 ``launches`` are those of :meth:`Site.launch` and raw creates of the same pod through urllib3, each reply read; every
 round runs both, one after the other, and a ratio is the median of the rounds' own, with the least and the most of
-them; CPU is this process's, of a launch and the news of it. ``ends`` are from just before a pod's end is written to the return of ``wait()``, the output being at the site
-by then; and to one raw watch, which gets the same ends at the same time in a process of its own, having read it.
+them; CPU is this process's, of a launch and the news of it. ``ends`` are from just before a pod's end is written to
+the return of ``wait()``, the output being at the site by then; and to one raw watch, in a process of its own, having
+read the same end.
 Requests are counted by the API server. Contenders that are not installed are left out, which stderr says.
 """
 
