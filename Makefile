@@ -18,7 +18,7 @@ help:
 	@echo "make test    run all tests (ARGS='-k name' for some of them)"
 	@echo "make check   lint, types and layers"
 	@echo "make docs    build the documentation and run its examples"
-	@echo "make bench   measure the process backend beside other launchers"
+	@echo "make bench   measure the process backend beside other launchers, and the resource managers"
 	@echo "make tox     core alone, each plugin, oldest versions, built wheels, every Python found"
 	@echo "make clean   remove what these made"
 
@@ -66,6 +66,7 @@ docs: .venv/.docs
 
 bench: .venv/.dev
 	$(BIN)/python bench/process.py $(ARGS)
+	$(BIN)/python bench/resources.py
 
 tox: .venv/.dev
 	$(BIN)/tox run $(ARGS)

@@ -2,6 +2,7 @@
 
 - ``siteward-options:: siteward.Job``: the fields of an attrs class, from their types, defaults and ``help``.
 - ``siteward-backend:: process``: the three option classes of an installed backend, and the blocks inside them.
+- ``siteward-manager:: gpu``: the options of an installed resource manager.
 - ``siteward-ends::``: every reason with its state and wire code.
 - ``siteward-phases::``: every phase of a job.
 - ``siteward-error-tree::``: the tree at the top of ``siteward.errors``.
@@ -189,6 +190,20 @@ class Backend(SphinxDirective):
         return found
 
 
+class Manager(SphinxDirective):
+    """``siteward-manager:: name``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        options = Plugins().resource_manager(name).SiteOptions
+        empty = not list(fields_of(options))
+        words = f"In the site file, under `resources: {{{name}: …}}`:{' nothing.' if empty else ''}"
+        found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words))]
+        return found if empty else [*found, options_table(options)]
+
+
 class Ends(SphinxDirective):
     """``siteward-ends::``."""
 
@@ -256,6 +271,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("siteward-options", Options)
     app.add_directive("siteward-backend", Backend)
+    app.add_directive("siteward-manager", Manager)
     app.add_directive("siteward-ends", Ends)
     app.add_directive("siteward-phases", Phases)
     app.add_directive("siteward-error-tree", ErrorTree)

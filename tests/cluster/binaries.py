@@ -47,12 +47,19 @@ def check_machine() -> None:
     missing = [package for program, package in _NEEDED.items() if shutil.which(program, path=PATH) is None]
     if missing:
         raise Unprovided(f"install Debian's packages {' '.join(missing)} (scripts/system-packages does), {other}")
+    if built() is None and shutil.which("go") is None:
+        raise Unprovided(f"install Go 1.24 or newer, {other}")
 
 
 def built() -> Path | None:
     """Return the folder with the programs if they have been built of these sources."""
     folder = _folder()
     return folder if folder.is_dir() else None
+
+
+def is_all_built() -> bool:
+    """Whether a cluster can start at once."""
+    return built() is not None and all(images.built(image) for image in IMAGES)
 
 
 def build() -> Path:
@@ -65,14 +72,11 @@ def build() -> Path:
     with locked(folder.parent / "build.lock"):
         if folder.is_dir():
             return folder
-        go = shutil.which("go")
-        if go is None:
-            raise Unprovided("install Go 1.24 or newer, or name a cluster's kubeconfig in SITEWARD_TEST_KUBECONFIG")
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             part = Path(scratch) / "bin"
             part.mkdir()
             for module, (packages, flags) in _MODULES.items():
-                _go_build(go, _HERE / module, part, packages, flags)
+                _go_build(_HERE / module, part, packages, flags)
             for old in sorted(folder.parent.glob("bin-*"), key=lambda old: old.stat().st_mtime)[:-_KEPT]:
                 shutil.rmtree(old)
             part.rename(folder)
@@ -80,7 +84,8 @@ def build() -> Path:
 
 
 def build_all() -> Path:
-    """Build the programs and the images."""
+    """Build the programs and the images, and return the folder with the programs."""
+    check_machine()
     for image in IMAGES:
         images.build(image)
     return build()
@@ -92,8 +97,8 @@ def end_build(build: subprocess.Popen[bytes]) -> None:
     build.wait()
 
 
-def _go_build(go: str, module: Path, out: Path, packages: list[str], flags: str) -> None:
-    command = [go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", f"{out}/"]
+def _go_build(module: Path, out: Path, packages: list[str], flags: str) -> None:
+    command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", f"{out}/"]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     done = subprocess.run(
         [*command, *packages],

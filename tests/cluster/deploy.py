@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 DEPLOY = Path(__file__).parents[2] / "plugins/k8s/deploy"
-COMPONENTS = sorted(folder.name for folder in (DEPLOY / "components").iterdir())
 
 
 def kustomize(kubectl: list[str], folder: Path) -> str:

@@ -37,7 +37,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         binaries.check_machine()
     except Unprovided:
         return
-    if binaries.built() is None:
+    if not binaries.is_all_built():
         # What goes wrong is said by the fixture, which tries again and so does not depend on this.
         session.config.stash[_BUILD] = subprocess.Popen(
             ["nice", "-n", "10", sys.executable, "-m", "tests.cluster", "build"],

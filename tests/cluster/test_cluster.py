@@ -196,19 +196,20 @@ def traces(run_dir, folder):
     return found + links + [str(path) for path in (run_dir, *folder.iterdir()) if path.exists() and path.name != "lock"]
 
 
+@pytest.mark.timeout(600)
 def test_what_a_killed_session_leaves_is_cleared_by_the_next(cluster):
     """A second cluster beside the first, whose owner dies, runs on; whoever has its folder next ends it."""
     if not cluster.own:
         pytest.skip(OWN)
     environment = {name: value for name, value in os.environ.items() if name != "SITEWARD_TEST_KUBECONFIG"}
     command = [sys.executable, "-c", KILLED]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=250)
     assert done.returncode == -signal.SIGKILL
     run_dir, folder = map(Path, done.stdout.split())
     assert folder != cluster.place.folder
     assert traces(run_dir, folder) != []
     sys_path = f"from tests.cluster import devkube; from pathlib import Path; devkube.sweep(Path({str(folder)!r}))"
-    subprocess.run([sys.executable, "-c", sys_path], cwd=ROOT, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", sys_path], cwd=ROOT, check=True, timeout=250)
     assert traces(run_dir, folder) == []
     assert cluster.api.get(f"/api/v1/nodes/{cluster.node}")["metadata"]["name"] == cluster.node
 

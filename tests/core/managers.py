@@ -8,6 +8,8 @@ class Units:
 
     api = 1
     free = 1
+    notes = ()
+    to_free = True
 
     def __init__(self, context, options):
         self.kind = type(self)
@@ -26,7 +28,8 @@ class Units:
             return Refusal(reason="units", message=f"{wanted} units asked, {self.kind.free} free")
         self.kind.free -= wanted
         self.kind.held[f"t-{job_id}"] = wanted
-        return Reservation(token=f"t-{job_id}", units={"units": wanted})
+        self.kind.asked = requirement
+        return Reservation(token=f"t-{job_id}", units={"units": wanted}, notes=self.kind.notes)
 
     @hookimpl
     def siteward_cancel_resources(self, token):
@@ -38,7 +41,13 @@ class Units:
         self.step("allocate", token)
         if token not in self.kind.held:
             raise ResourceError(f"unknown token {token}")
-        return Allocation(token=token, env={"UNITS": str(self.kind.held[token]), "LEVEL": "allocation"}, devices=["u0"])
+        return Allocation(
+            token=token,
+            env={"UNITS": str(self.kind.held[token]), "LEVEL": "allocation", "DEVICE": "0"},
+            devices=["u0"],
+            device_variables=["DEVICE"],
+            to_free=self.kind.to_free,
+        )
 
     @hookimpl
     def siteward_free_resources(self, token):

@@ -180,6 +180,7 @@ def test_env_precedence(places):
         "SPEC": "spec",
         "LEVEL": "allocation",
         "UNITS": "1",
+        "DEVICE": "0",
         "SECRET": "secret",
         "SITEWARD_SITE": "site-1",
         "SITEWARD_JOB_ID": "a",
@@ -546,6 +547,60 @@ def test_resources_that_cannot_be_freed_do_not_hold_the_end_back(places):
     place.end("a")
     assert handle.wait(20).state is JobState.SUCCEEDED
     assert "lease is stuck" in next(e.message for e in site.events("a") if e.kind == "cannot free resources")
+
+
+def test_what_is_not_promised_is_in_the_result(places):
+    """Also when another process sees the end, and in the history; nothing is said of a job that never ran."""
+    manager = units()
+    manager.notes = ("2 seats asked and not promised",)
+    place = places("watch", **with_units(manager))
+    first = place.site()
+    first.launch(job(id="a"))
+    first.close()
+    second = place.site()
+    place.end("a")
+    assert second.attach("a").wait(20).message.endswith("; 2 seats asked and not promised")
+    assert [event.message for event in second.events("a") if event.kind == "not promised"] == list(manager.notes)
+
+
+def test_where_nothing_is_held_nothing_is_freed(places):
+    """The job's end waits for no manager."""
+    manager = units()
+    manager.to_free = False
+    place = places("watch", **with_units(manager))
+    site = place.site()
+    handle = site.launch(job(id="a"))
+    place.end("a")
+    handle.wait(20)
+    assert [hook for hook, _ in manager.log] == ["check", "allocate"]
+    assert site.row("a").token is None
+
+
+@pytest.mark.parametrize(
+    ("devices", "variable", "ids"),
+    [(None, "0", ["u0"]), ("env", "0", ["u0"]), ("ids", None, ["u0"]), ("counts", None, [])],
+)
+def test_a_backend_says_how_its_jobs_come_to_devices(places, devices, variable, ids):
+    """By variables, by ids, or by counts alone; what names no device reaches all."""
+    place = places("watch", **with_units(units()))
+    if devices is not None:
+        place.backend.devices = devices
+    place.site().launch(job(id="a"))
+    ((request,),) = place.control.calls["launch"]
+    env = request.environment("/job")
+    assert (env.get("DEVICE"), env["UNITS"], list(request.allocation.devices)) == (variable, "1", ids)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_manager_may_count_cpus_and_memory(places, portable):
+    """One that says so is told them too, memory in bytes."""
+    manager = units()
+    manager.portable = portable
+    place = places("watch", **with_units(manager))
+    spec = {"@default": {"num_of_cpus": 2}, "site-1": {"memory": "1Gi", "units": 1}}
+    place.site().prepare(job(id="a", resource_spec=spec))
+    counted = {"num_of_cpus": 2, "memory": 2**30} if portable else {}
+    assert manager.asked == {"units": 1, **counted}
 
 
 # --- the queue (max_jobs) ---

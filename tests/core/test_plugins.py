@@ -251,6 +251,11 @@ RULES: dict[str, tuple[str, type, str | None]] = {
     ),
     "half a manager": (RESOURCES, made(GoodManager, siteward_free_resources=...), "siteward_free_resources is missing"),
     "options that are no attrs class": (BACKENDS, made(Good, JobOptions=dict), "JobOptions is not an attrs class"),
+    "devices that come in no known way": (
+        BACKENDS,
+        made(Good, devices="mounts"),
+        "devices is 'mounts'; expected one of env, ids, counts",
+    ),
     "a global plugin that launches": (
         GLOBAL,
         made(GoodGlobal, siteward_launch_job=hook(lambda self, request: None, tryfirst=True)),

@@ -23,11 +23,15 @@ REFERENCE = "\n".join(text for name, text in PAGES.items() if name.startswith("r
 
 def option_classes():
     yield from (Job, SiteSpec, SiteFile, Keep, SecretSource)
+    for load, name in plugin_classes():
+        kinds = (getattr(load(name), each, None) for each in ("SiteOptions", "JobOptions", "StudyOptions"))
+        yield from filter(None, kinds)
+
+
+def plugin_classes():
     plugins = Plugins()
-    for group, load in (("siteward.backends", plugins.backend), ("siteward.resources", plugins.resource_manager)):
-        for name in plugins.names(group):
-            kinds = (getattr(load(name), each, None) for each in ("SiteOptions", "JobOptions", "StudyOptions"))
-            yield from filter(None, kinds)
+    yield from ((plugins.backend, name) for name in plugins.names("siteward.backends"))
+    yield from ((plugins.resource_manager, name) for name in plugins.names("siteward.resources"))
 
 
 def keys():
@@ -95,14 +99,17 @@ def test_every_key_of_a_file_says_what_it_means(field):
     assert not words.endswith(".")
 
 
-@pytest.mark.parametrize("cls", **table((f"{cls.__module__}.{cls.__qualname__}", cls) for cls in option_classes()))
+@pytest.mark.parametrize("cls", [cls for cls in option_classes() if cls.__module__.startswith("siteward.")])
 def test_every_kind_of_file_block_has_a_table(cls):
-    """Of the core by its class, of a backend by its name."""
-    if cls.__module__.startswith("siteward."):
-        assert f"```{{siteward-options}} {cls.__module__}.{cls.__qualname__}\n" in PAGES["reference/files.md"]
-    else:
-        plugin = cls.__module__.split(".")[0].removeprefix("siteward_")
-        assert f"```{{siteward-backend}} {plugin}\n" in PAGES["reference/files.md"]
+    """By its class."""
+    assert f"```{{siteward-options}} {cls.__module__}.{cls.__qualname__}\n" in PAGES["reference/files.md"]
+
+
+@pytest.mark.parametrize(("load", "name"), [pytest.param(*each, id=each[1]) for each in plugin_classes()])
+def test_every_plugin_with_options_has_its_tables(load, name):
+    """A backend or a resource manager by its name."""
+    kind = "backend" if load.__name__ == "backend" else "manager"
+    assert f"```{{siteward-{kind}}} {name}\n" in PAGES["reference/files.md"]
 
 
 @pytest.mark.parametrize("command", **table(commands(main, "siteward")))

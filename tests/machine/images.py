@@ -28,10 +28,15 @@ def recipe(image: str) -> str:
     return f"{script.stem}-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
 
 
+def built(image: str) -> bool:
+    """Whether there is a root file system by the image's script as it is now."""
+    return _file(image).exists()
+
+
 def build(image: str) -> Path:
     """Return an image's root file system as a tar file; it is built when there is none by this script yet."""
-    script, folder = _script(image), CACHE / "images"
-    file = folder / f"{recipe(image)}.tar"
+    script, file = _script(image), _file(image)
+    folder = file.parent
     with locked(folder / f"{script.stem}.lock"):
         if file.exists():
             return file
@@ -66,6 +71,10 @@ def write_archive(image: str, file: Path) -> None:
             info = tarfile.TarInfo(member)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+
+
+def _file(image: str) -> Path:
+    return CACHE / "images" / f"{recipe(image)}.tar"
 
 
 def _architecture() -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from siteward.job import Job
     from siteward.later import Later
     from siteward.launching import Prepared
+    from siteward.liveness import Liveness, job_lives
     from siteward.names import safe_name
     from siteward.ownership import hand_over
     from siteward.plugins import Plugins
@@ -77,6 +78,7 @@ __all__ = [
     "LaunchError",
     "LaunchRefused",
     "LaunchUncertain",
+    "Liveness",
     "NoBackend",
     "OptionsRefused",
     "PluginError",
@@ -113,6 +115,7 @@ __all__ = [
     "hand_over",
     "hookimpl",
     "installation_id",
+    "job_lives",
     "judge",
     "pack_directory",
     "remove_tree",
@@ -134,6 +137,7 @@ _HOMES = {
     "installation": "installation_id",
     "job": "Job",
     "later": "Later",
+    "liveness": "Liveness job_lives",
     "names": "safe_name",
     "ownership": "hand_over",
     "plugins": "Plugins",

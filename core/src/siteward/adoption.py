@@ -116,6 +116,7 @@ class Adopter:
         with tracked.changed:
             for name in _FROM_ROW:
                 setattr(tracked, name, getattr(row, name))
+            tracked.notes = self._parts.store.notes(row.job_id)
             tracked.changed.notify_all()
 
     def _queue_again(self, tracked: Tracked, data: Mapping[str, Any]) -> None:

@@ -238,8 +238,10 @@ class ResourceSpec:
         """Reserve what a job asks for, or say why not.
 
         Called for each job before anything is started, and again when a queued job's turn comes. ``requirement`` is
-        the job's merged ``resource_spec`` for this site, without ``num_of_cpus`` and ``memory``. The site's one
-        manager acts; other plugins may only wrap it. None, or an exception, counts as a refusal.
+        the job's merged ``resource_spec`` for this site, without ``num_of_cpus`` and ``memory``: backends enforce
+        those. A manager that counts them says ``portable = True`` in its class and gets them too, memory in bytes.
+        What a yes does not promise is said in the reservation's ``notes``. The site's one manager acts; other plugins
+        may only wrap it. None, or an exception, counts as a refusal.
 
         >>> @hookimpl
         ... def siteward_check_resources(self, requirement, job_id):
@@ -267,8 +269,9 @@ class ResourceSpec:
         """Turn a reservation into units for this job, and say how the job is told of them.
 
         Called right before the launch. The allocation's ``env`` is added to the job's environment; its ``devices`` are
-        for the backend. The site's one manager acts. None, or an exception (:class:`~siteward.ResourceError` for a
-        token that is not known or has expired), means that the job is not started.
+        for the backend. The site's one manager acts. None, or an exception
+        (:class:`~siteward.ResourceError` for a token that is not known or has expired), means that the job is not
+        started.
 
         >>> @hookimpl
         ... def siteward_allocate_resources(self, token, job_id):
@@ -280,7 +283,8 @@ class ResourceSpec:
         """Give a job's units back.
 
         Called after its end, when its job directory is back, also by another process than the one that allocated
-        them, and again after a crash: idempotent. The site's one manager acts. Returns None. An exception is tried
+        them, and again after a crash: idempotent. Not called for an allocation with ``to_free=False``. The site's one
+        manager acts. Returns None. An exception is tried
         three times, then logged.
 
         >>> @hookimpl

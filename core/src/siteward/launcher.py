@@ -13,6 +13,7 @@ from siteward.config import Problems, build, nearest
 from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem
 from siteward.hookspecs import Publish
 from siteward.job import DEFAULT_SITE, Job
+from siteward.pluginrules import DEVICES
 from siteward.plugins import Plugins, backend_hooks
 from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus
 from siteward.resources import PortableResources, nested_blocks
@@ -91,6 +92,7 @@ class Launcher:
         plugins.register_backend(self.manager, backend, self.name)
         self._hook = self.manager.hook
         self.hooks = backend_hooks(self._class)
+        self.devices: str = getattr(self._class, "devices", DEVICES[0])
         self._defaults: Any = None
 
     def _options(self, kind: str) -> type:

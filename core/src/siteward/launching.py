@@ -36,7 +36,7 @@ from siteward.request import JobRef, JobRequest, JobStatus
 from siteward.resources import Allocation, Refusal, Reservation, portable_resources, requirement
 from siteward.settling import fail_launch, find_job, look_for, stage
 from siteward.statedir import OwnerLock, copy_workspace
-from siteward.store import Phase
+from siteward.store import NOTE, Phase
 from siteward.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -147,7 +147,13 @@ def _duplicate(parts: SiteParts, job_id: str) -> DuplicateJob:
 def _reserve(parts: SiteParts, job: Job) -> Reservation | None:
     if parts.manager is None:
         return None
-    answer = parts.manager.check(requirement(job.resource_spec, parts.file.name), job.id)
+    spec, site = job.resource_spec, parts.file.name
+    asked = requirement(spec, site)
+    if parts.manager.portable:
+        portable = portable_resources(spec, site)
+        counted = {"num_of_cpus": portable.num_of_cpus, "memory": portable.memory}
+        asked |= {name: value for name, value in counted.items() if value is not None}
+    answer = parts.manager.check(asked, job.id)
     if isinstance(answer, Refusal):
         raise ResourcesRefused(parts.file.name, answer)
     return answer
@@ -266,13 +272,19 @@ class Prepared:
     # --- starting ---
 
     def _start(self, tracked: Tracked, *, new: bool) -> None:
+        if self.reservation is not None:
+            tracked.notes = tuple(self.reservation.notes)
         allocation = self._allocate()
-        request = evolve(self.request, allocation=allocation) if allocation else self.request
-        tracked.token = allocation.token if allocation else None
+        request = self.request
+        if allocation is not None:
+            request = evolve(request, allocation=allocation.placed(self.launcher.devices))
+            tracked.token = allocation.token if allocation.to_free else None
         if new:
             self._insert(tracked, Phase.INTENT, token=tracked.token)
         else:
             self.parts.store.update(self.job.id, token=tracked.token)
+        for words in tracked.notes:
+            self.parts.driver.note(tracked, NOTE, words)
         self.parts.driver.ensure_watch(self.launcher)
         ref, message = self._hand_over(request)
         if ref is None:

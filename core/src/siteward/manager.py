@@ -29,6 +29,7 @@ class ResourceManager:
         self.manager = plugins.make_manager()
         plugins.register_resource_manager(self.manager, manager, self.name)
         self._hook = self.manager.hook
+        self.portable = bool(getattr(kind, "portable", False))
 
     def _call(self, hook: str, **arguments: object) -> Any:
         try:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from logging import Logger
+from pathlib import Path
 from typing import Any
 
 from siteward.config import Problems, build
@@ -35,6 +36,23 @@ def _collecting(problems: list[Problem], path: str) -> Iterator[None]:
         problems += [problem.under(path) for problem in error.problems]
     except (PluginError, BackendError) as error:
         problems.append(Problem(path, str(error)))
+
+
+def make_context(file: SiteFile, name: str, state_dir: Path, log: Logger) -> Context:
+    """Return what a plugin of this site is told about where it works."""
+    path = file.base_dir / Path(file.file).name
+    return Context(
+        site=file.name,
+        backend=name,
+        directory=state_dir / "plugins" / safe_name(name),
+        log=log.getChild(name),
+        env=file.env,
+        base_dir=file.base_dir,
+        lease_dir=file.lease_path(),
+        state_dir=state_dir,
+        site_file=path if path.is_file() else None,
+        read_secret=file.read_secret,
+    )
 
 
 class SiteParts:
@@ -111,15 +129,7 @@ class SiteParts:
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{directory} cannot be made: {error.strerror or error}") from error
-        return Context(
-            site=self.file.name,
-            backend=name,
-            directory=directory,
-            log=self.log.getChild(name),
-            env=self.file.env,
-            base_dir=self.file.base_dir,
-            read_secret=self.file.read_secret,
-        )
+        return make_context(self.file, name, self.state_dir, self.log)
 
     def launcher(self, name: str) -> Launcher:
         """Return an enabled backend's launcher."""

@@ -35,6 +35,8 @@ RESOURCES = "siteward.resources"
 GLOBAL = "siteward.plugins"
 GROUPS = (BACKENDS, RESOURCES, GLOBAL)
 
+DEVICES = ("env", "ids", "counts")
+
 _OWN = {BACKENDS: BACKEND_HOOKS, RESOURCES: RESOURCE_HOOKS, GLOBAL: ()}
 _REQUIRED = {BACKENDS: REQUIRED_BACKEND_HOOKS, RESOURCES: REQUIRED_RESOURCE_HOOKS, GLOBAL: ()}
 _OPTION_CLASSES = {
@@ -171,6 +173,8 @@ def plugin_problems(plugin: object, group: str) -> list[str]:
     problems += [f"{hook} is missing, and required" for hook in _REQUIRED[group] if not count[hook]]
     twice = [hook for hook, times in count.items() if times > 1 and hook in _OWN[group]]
     problems += [f"{hook} is implemented more than once" for hook in twice]
+    if group == BACKENDS and (devices := inspect.getattr_static(plugin, "devices", DEVICES[0])) not in DEVICES:
+        problems.append(f"devices is {devices!r}; expected one of {', '.join(DEVICES)}")
     for name in _OPTION_CLASSES[group]:
         options = inspect.getattr_static(plugin, name, None)
         if options is not None and not (inspect.isclass(options) and attrs.has(options)):

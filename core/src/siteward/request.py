@@ -46,8 +46,10 @@ class Context:
 
     ``directory`` is the plugin's own, created with mode 0700; ``env`` is the site's, already part of every
     job's environment; relative paths in a plugin's options are relative to ``base_dir``, the folder of the
-    site file. ``read_secret(name)`` returns the value of one of the site's ``job_secrets``, for what the site's
-    own options name; ValueError says in words why it cannot be had.
+    site file. ``lease_dir`` is where all sites of this host keep leases of what they share (it need not exist).
+    With ``state_dir`` and ``site_file`` (None for a site that no file describes) another process can look whether
+    a job of this site lives: :func:`~siteward.job_lives`. ``read_secret(name)`` returns the value of one of the
+    site's ``job_secrets``, for what the site's own options name; ValueError says in words why it cannot be had.
     """
 
     site: str
@@ -56,6 +58,9 @@ class Context:
     log: Logger
     env: Mapping[str, str] = {}
     base_dir: Path = Path()
+    lease_dir: Path = Path()
+    state_dir: Path = Path()
+    site_file: Path | None = None
     read_secret: Callable[[str], str] = _no_secret
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from siteward.errors import Problem
 
@@ -36,28 +36,50 @@ _NOTHING = PortableResources()
 
 @frozen(kw_only=True)
 class Reservation:
-    """A yes: units held for this job until ``expires_at`` (seconds since the epoch; None: never)."""
+    """A yes: units held for this job until ``expires_at`` (seconds since the epoch; None: never).
+
+    ``notes`` say in words what was asked and is not promised; they end up in the result's message.
+    """
 
     token: str
     expires_at: float | None = None
     units: Mapping[str, Any] = {}
+    notes: Sequence[str] = ()
 
 
 @frozen(kw_only=True)
 class Refusal:
-    """A no: a short ``reason`` for programs and a ``message`` in words ("2 GPUs asked, 1 free")."""
+    """A no: a short ``reason`` for programs and a ``message`` in words ("2 GPUs asked, 1 free").
+
+    ``permanent`` says that this can never be met at the site as it is, so that waiting does not help.
+    """
 
     reason: str
     message: str
+    permanent: bool = False
 
 
 @frozen(kw_only=True)
 class Allocation:
-    """Units handed to a job: environment for it alone, and device ids for backends that take them."""
+    """Units handed to a job: environment for it alone, and device ids for backends that take them.
+
+    ``device_variables`` are those names in ``env`` that name devices as this host does: they are left out where a
+    backend places the devices itself (its ``devices``). With ``to_free=False`` nothing is held, and nothing will be
+    freed.
+    """
 
     token: str
     env: Mapping[str, str] = {}
     devices: Sequence[str] = ()
+    device_variables: Sequence[str] = ()
+    to_free: bool = True
+
+    def placed(self, devices: str) -> Allocation:
+        """Return what a backend is given whose jobs come to devices by ``env``, ``ids`` or ``counts``."""
+        if devices == "env" or not (self.devices or self.device_variables):
+            return self
+        env = {name: value for name, value in self.env.items() if name not in self.device_variables}
+        return evolve(self, env=env, devices=self.devices if devices == "ids" else ())
 
 
 def parse_memory(text: str) -> int:

@@ -41,6 +41,7 @@ class Phase(StrEnum):
 
 
 DRIVEN = (Phase.QUEUED, Phase.INTENT, Phase.LAUNCHED, Phase.ENDED, Phase.COLLECTED, Phase.FREED)
+NOTE = "not promised"
 ACTIVE = (Phase.INTENT, Phase.LAUNCHED)
 _MIGRATIONS = (
     """
@@ -161,10 +162,14 @@ def _corrupt(path: Path, error: Exception) -> StoreError:
 
 
 class Store:
-    """The open store of one site. Methods may be called from any thread; every write is one transaction."""
+    """The open store of one site. Methods may be called from any thread; every write is one transaction.
 
-    def __init__(self, state_dir: Path) -> None:
+    With ``migrate=False`` one of an older siteward is a StoreError: programs of that version may be using it.
+    """
+
+    def __init__(self, state_dir: Path, *, migrate: bool = True) -> None:
         self.path = state_dir / "siteward.db"
+        self._migrate = migrate
         self._lock = threading.RLock()
         with _translated(self.path):
             try:
@@ -197,6 +202,8 @@ class Store:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(_MIGRATIONS):
             raise StoreError(f"{self.path} was written by a newer siteward; upgrade this one")
+        if version < len(_MIGRATIONS) and not self._migrate:
+            raise StoreError(f"{self.path} was written by an older siteward; open its site to upgrade it")
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
 
@@ -332,6 +339,12 @@ class Store:
                 events.append(Event(at=latest, kind=kind, message=words))
         order = {kind: number for number, (_at, kind, _words) in enumerate(told)}
         return sorted(events, key=lambda event: (event.at, order.get(event.kind, 1)))
+
+    def notes(self, job_id: str) -> tuple[str, ...]:
+        """Return what a resource manager said that it does not promise this job."""
+        with self._lock, _translated(self.path):
+            query = "SELECT message FROM events WHERE job_id=? AND kind=? ORDER BY rowid"
+            return tuple(words for (words,) in self._db.execute(query, (job_id, NOTE)))
 
     def _select(self, where: str, values: Sequence[Any]) -> list[JobRow]:
         with self._lock, _translated(self.path):

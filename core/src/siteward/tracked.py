@@ -32,7 +32,7 @@ class Tracked:
     ``folder`` holds all that the site keeps of the job. ``changed`` guards the mutable fields and is
     notified at each change; ``calls`` makes platform calls about this job serial (reentrant, because a backend
     may publish from within one). ``ref`` is None until the platform has the job. ``launch`` runs a queued job's
-    launch.
+    launch. ``notes`` are what the resource manager does not promise this job.
     """
 
     job_id: str
@@ -57,6 +57,7 @@ class Tracked:
     not_before: float = 0.0
     finishing: bool = False
     polling: bool = False
+    notes: tuple[str, ...] = ()
     launch: Callable[[], Any] | None = None
     early: list[JobStatus] = Factory(list)
     future: Future[Result] = Factory(Future)
@@ -117,6 +118,8 @@ def settle(tracked: Tracked, status: JobStatus, now: float) -> Result:
         ended_at=(seen.ended_at if seen else None) or now,
         usage=seen.usage if seen else None,
     )
+    if tracked.notes and not never_ran:
+        result = evolve(result, message="; ".join((result.message, *tracked.notes)).removeprefix("; "))
     if seen is not None and (seen.log_tail or seen.workspace != result.workspace):
         result = evolve(result, log_tail=seen.log_tail, workspace=seen.workspace)
     if tracked.stop_cause == "abort":

@@ -6,23 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
 from siteward_k8s.client import Cluster
 
-from .fakeapi import NAMESPACE, FakeApi
+from .fakeapi import FakeApi
 from .helpers import Sites
-from .lives import Followed, kubeconfig
+from .lives import Followed, Where, kubeconfig
 from .rights import rules
-
-
-@frozen(kw_only=True)
-class Where:
-    """The options that say where a cluster is."""
-
-    kubeconfig: str
-    context: str | None = None
-    namespace: str | None = NAMESPACE
 
 
 @pytest.fixture
@@ -62,3 +52,21 @@ def sites(namespace, tmp_path: Path):
 def site(sites):
     """A site on the tests' cluster."""
     return sites.open()
+
+
+@pytest.fixture
+def client(cluster, namespace, tmp_path: Path):
+    """The tests' cluster through the backend's own client, in a namespace of the test's own."""
+    where = Where(kubeconfig=str(cluster.kubeconfig), namespace=namespace.name)
+    client = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def proxied(api_proxy, namespace, tmp_path: Path):
+    """The same by way of the proxy for faults."""
+    where = Where(kubeconfig=str(api_proxy.kubeconfig), namespace=namespace.name)
+    client = Cluster(where, tmp_path, logging.getLogger("siteward.test"))
+    yield client
+    client.close()

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
+
 from siteward import BackendError, JobRef, JobStatus, Later
 from siteward_k8s import layout
 from siteward_k8s.client import Cluster
@@ -28,6 +30,15 @@ PLACE = Place(owner="0123456789abcdef", site="site-1", backend="k8s", options=Si
 PATIENT = Limits(pending_timeout=600.0, start_timeout=600.0, gated_timeout=None)
 QUICK = Patience(first_pause=0.01, longest_pause=0.1, outage_after=0.1, forbidden_after=0.1, forbidden=0.2, lived=0.2)
 INSUFFICIENT = "0/3 nodes are available: 3 Insufficient cpu."
+
+
+@frozen(kw_only=True)
+class Where:
+    """The options that say where a cluster is."""
+
+    kubeconfig: str
+    context: str | None = None
+    namespace: str | None = NAMESPACE
 
 
 def at(seconds: float = 0) -> str:

@@ -9,11 +9,11 @@ import yaml
 
 from ...cluster.api import Api, ApiError
 from ...cluster.cluster import kubectl
-from ...cluster.deploy import COMPONENTS, DEPLOY, kustomize, put_together
+from ...cluster.deploy import DEPLOY, kustomize, put_together
 from ...machine import images
 from ...machine.common import Unprovided, wait_until
 
-ALL = tuple(COMPONENTS)
+ALL = tuple(sorted(folder.name for folder in (DEPLOY / "components").iterdir()))
 VOLUME = "siteward-test-state"
 # What a parent does at its start, with nothing but Python: its site file, its state, its rights.
 PARENT = """
@@ -49,7 +49,8 @@ JOB = {
 
 
 @pytest.fixture(scope="module")
-def kubectl_command():
+def kubectl_command(cluster):
+    """A kubectl; there is one as soon as there is a cluster."""
     try:
         return kubectl(None)
     except Unprovided as error:
@@ -76,9 +77,9 @@ def test_the_readme_names_each_part():
     assert set(re.findall(r"^\| `components/(\w+)`", (DEPLOY / "README.md").read_text(), re.MULTILINE)) == set(ALL)
 
 
-def test_the_manifests_are_accepted(cluster):
+def test_the_manifests_are_accepted(cluster, kubectl_command):
     """The API server knows every field of every object."""
-    text = put_together(kubectl(None), ALL, namespace="default")
+    text = put_together(kubectl_command, ALL, namespace="default")
     objects = [each for each in yaml.safe_load_all(text) if each["kind"] != "Namespace"]
     cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump_all(objects))
 

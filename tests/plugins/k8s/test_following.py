@@ -17,8 +17,7 @@ from siteward_k8s.pending import Limits
 from ...cluster.proxy import GONE_EVENT, Answer, Drop
 from ...machine import images
 from ...machine.common import wait_until
-from .conftest import Where
-from .lives import PATIENT, PLACE, Followed
+from .lives import PATIENT, PLACE, Followed, Where
 
 WATCH = r"/pods\?.*watch="
 SEEING = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete", "patch"]}

@@ -83,9 +83,10 @@ ENDS = {
 def test_each_end_is_told_exactly(site):
     """As on every backend; exit 1, 137 and 139 were all ABORTED with FLARE's launcher."""
     handles = {name: site.launch(sh(script)) for name, (script, _end) in ENDS.items()}
-    assert {name: end_of(handle.wait(DEADLINE)) for name, handle in handles.items()} == {
+    results = {name: handle.wait(DEADLINE) for name, handle in handles.items()}
+    assert {name: end_of(result) for name, result in results.items()} == {
         name: end for name, (_script, end) in ENDS.items()
-    }
+    }, results
 
 
 def test_a_command_that_is_not_there(site):

@@ -49,6 +49,7 @@ class Backend:
     """Runs each job as one container. It asks nothing of the engine until the first job."""
 
     api = 1
+    devices = "ids"
     JobOptions = options.JobOptions
     SiteOptions = options.SiteOptions
     StudyOptions = options.StudyOptions

@@ -36,11 +36,14 @@ from siteward_k8s.stopping import Stops
 from siteward_k8s.template import template_of
 from siteward_k8s.watch import Watch
 
+_LAST_WORD = 2.0
+
 
 class Backend:
     """Runs each job as one pod. It asks nothing of the cluster until the first job."""
 
     api = 1
+    devices = "counts"
     JobOptions = options.JobOptions
     SiteOptions = options.SiteOptions
     StudyOptions = options.StudyOptions
@@ -61,7 +64,13 @@ class Backend:
             want_events=lambda: self._watch.start_events(),
             log=context.log,
         )
-        self._staging = Staging(self._later, send=self._send, fail=self._pods.fail, log=context.log)
+        self._staging = Staging(
+            self._later,
+            send=self._send,
+            fail=self._pods.fail,
+            look=lambda ref: self._cluster.get_pod(ref.data["name"]),
+            log=context.log,
+        )
         self._owner = installation_id(context.directory)
         self._watch = Watch(
             self._cluster,
@@ -72,7 +81,7 @@ class Backend:
             on_events_list=self._pods.on_events_list,
             on_outage=self._pods.on_outage,
             on_return=self._pods.on_return,
-            failed=self._pods.failed,
+            failed=self._on_blind,
             log=context.log,
         )
         self._here: Place | None = None
@@ -180,7 +189,12 @@ class Backend:
     def siteward_watch_jobs(self, publish: Publish) -> None:
         """Publish what one stream tells of all this site's pods."""
         self._pods.begin(publish)
+        self._staging.is_told = True
         self._watch.start()
+
+    def _on_blind(self, error: Exception) -> None:
+        self._staging.look_for_all()
+        self._pods.failed(error)
 
     def _on_pod(self, kind: str, pod: dict[str, Any]) -> None:
         self._staging.on_pod(pod)
@@ -272,8 +286,8 @@ class Backend:
         self._pods.end()
         self._watch.close()
         self._staging.close()
-        self._later.close()
         self._cluster.close()
+        self._later.close(_LAST_WORD)
 
 
 def _parent() -> ParentPod | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from siteward import JobRef
 from siteward_k8s.facts import PodFacts
@@ -12,6 +12,13 @@ from siteward_k8s.pending import Limits
 from siteward_k8s.record import Record
 
 _MOST_GONE = 10_000
+
+
+class Place(Protocol):
+    """Whose pods these are."""
+
+    def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
+        """Return the ref of the job that a pod is of, None if it is not of this site's."""
 
 
 class Known:

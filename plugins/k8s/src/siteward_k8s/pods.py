@@ -6,15 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 
-from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason, ended
-from siteward_k8s.diagnose import finished, gone
+from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish, Reason
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import read_event, read_pod
-from siteward_k8s.known import Known
+from siteward_k8s.known import Known, Place
 from siteward_k8s.pending import Limits
 from siteward_k8s.record import Record
 from siteward_k8s.verdicts import Api, Verdicts
@@ -23,13 +22,6 @@ from siteward_k8s.waiting import Waiting
 _LOOK_AGAIN = 5.0
 _LAST_WORD = 2.0
 _LAST_NEWS_WITHIN = 5.0
-
-
-class Place(Protocol):
-    """Whose pods these are."""
-
-    def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
-        """Return the ref of the job that a pod is of, None if it is not of this site's."""
 
 
 class Pods:
@@ -96,15 +88,19 @@ class Pods:
 
     # --- looking --------------------------------------------------------------------------------------------
 
-    def look(self, ref: JobRef, *, is_last: bool = False) -> JobStatus:
+    def look(self, ref: JobRef) -> JobStatus:
         """Look at a job once, uncached; Unreachable when the API server cannot be asked. An end that was seen stays.
 
-        Of a pod that is no more, the watch may be just about to tell how it ended: ``is_last`` if it will not.
+        Of a pod that is no more the watch may be just about to tell how it ended: it has some seconds for that.
         """
         with self.changed:
             record = self._jobs.of(ref, mine=True)
-            if record.end is not None:
-                return record.end
+        return self._look(record, _LAST_NEWS_WITHIN)
+
+    def _look(self, record: Record, wait: float) -> JobStatus:
+        if record.end is not None:
+            return record.end
+        ref = record.ref
         try:
             pod = self._cluster.get_pod(record.name)
             found = self._place.ref_of(pod)
@@ -113,7 +109,7 @@ class Pods:
             if record.uid not in (None, found.data["uid"]):
                 raise Missing(f"pod {record.name} is another one than that of the job")
         except Missing:
-            return self._absent(record, wait=0.0 if is_last else _LAST_NEWS_WITHIN)
+            return self._absent(record, wait)
         except BackendError:
             with self.changed:
                 self._waiting.hold(record)
@@ -127,17 +123,9 @@ class Pods:
         with self.changed:
             if record.facts is not None and self._follows:
                 self.changed.wait_for(lambda: record.end is not None or not self._follows, wait)
-            if record.end is not None:
-                return record.end
-            if record.is_launching(time.monotonic()):
+            if not record.vanish(time.monotonic(), ours=ours):
                 self._look_later(record)
-                return record.seen
-            if record.facts is None and record.uid is None and record.expected_at is not None:
-                status = finished(ended(reason=Reason.LAUNCH_FAILED, message="its pod was never created"))
-            else:
-                status = gone(record.facts, ours)
-            record.settle(status)
-            return status
+            return record.end or record.seen
 
     # --- telling --------------------------------------------------------------------------------------------
 
@@ -146,11 +134,14 @@ class Pods:
         if record.is_over:
             return True
         try:
-            self._publish(record, self.look(record.ref, is_last=True))
+            status = self._look(record, 0.0)
         except BackendError as error:
             self._publish(record, evolve(record.seen, reachable=False, message=str(error)))
             self._look_later(record)
             return False
+        self._publish(record, status)
+        if status.state.ended and not record.mine:
+            self.forget(record.name)
         return True
 
     def _look_later(self, record: Record) -> None:

@@ -88,6 +88,16 @@ class Record:
         if status.state.ended:
             self.settle(status)
 
+    def vanish(self, now: float, *, ours: bool) -> bool:
+        """Take in that there is no such pod, which is its end; False when it may be on its way to be created."""
+        if self.end is None and self.is_launching(now):
+            return False
+        if self.end is None and self.facts is None and self.uid is None and self.expected_at is not None:
+            self.settle(finished(ended(reason=Reason.LAUNCH_FAILED, message="its pod was never created")))
+        elif self.end is None:
+            self.settle(gone(self.facts, ours))
+        return True
+
     def settle(self, status: JobStatus) -> None:
         """Note how it ended, and let go of all that is not needed any more."""
         self.end = self.seen = status

@@ -11,11 +11,12 @@ from typing import Any
 
 from attrs import define
 
-from siteward import JobRef, Later, Reason, Unreachable
+from siteward import BackendError, JobRef, Later, Reason, Unreachable
 from siteward_k8s.errors import Missing
 from siteward_k8s.layout import STAGE
 
 _AT_ONCE = 4
+_LOOK_AGAIN = 1.0
 _TRIES = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
@@ -35,7 +36,7 @@ class Staging:
     """Sends a job's directory as soon as its pod's first container waits for it, in a few threads.
 
     ``send(ref, source)`` brings it, whole or not at all; ``fail(ref, reason, words)`` ends a job whose directory
-    cannot be brought. An outage only delays.
+    cannot be brought. An outage only delays. Where nothing is told of pods, ``look(ref)`` returns how one is.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Staging:
         *,
         send: Callable[[JobRef, Path], None],
         fail: Callable[[JobRef, Reason, str], None],
+        look: Callable[[JobRef], Mapping[str, Any]],
         log: Logger,
     ) -> None:
         self._later = later
-        self._send, self._fail = send, fail
+        self._send, self._fail, self._look = send, fail, look
+        self.is_told = False
         self._log = log
         self._waiting: dict[str, _Directory] = {}
         self._ready: set[str] = set()
@@ -57,9 +60,31 @@ class Staging:
 
     def expect(self, ref: JobRef, source: Path) -> None:
         """Note where a job's directory is; it is sent when its pod is ready for it, which it may be already."""
+        name = ref.data["name"]
         with self._lock:
-            self._waiting.setdefault(ref.data["name"], _Directory(ref, source))
-        self._begin(ref.data["name"])
+            self._waiting.setdefault(name, _Directory(ref, source))
+        if self.is_told:
+            self._begin(name)
+        else:
+            self._later.call(0, lambda: self._look_for(name))
+
+    def look_for_all(self) -> None:
+        """Look for oneself from now on: nothing is told of pods any more."""
+        self.is_told = False
+        for name in list(self._waiting):
+            self._look_for(name)
+
+    def _look_for(self, name: str) -> None:
+        directory = self._waiting.get(name)
+        if directory is None or self._closed or self.is_told:
+            return
+        try:
+            self.on_pod(self._look(directory.ref))
+        except Missing:
+            self.forget(name)
+        except BackendError as error:
+            self._log.info("job %s: its pod cannot be looked at: %s", directory.ref.job_id, error)
+        self._later.call(_LOOK_AGAIN, lambda: self._look_for(name))
 
     def __contains__(self, name: str) -> bool:
         """Whether a pod's job directory is still to be brought."""

@@ -35,6 +35,7 @@ mkdir "$draft" || exit 3
 if command -v sha256sum && command -v tee && command -v mkfifo && mkfifo "$pipe"; then
     sha256sum <"$pipe" >"$pipe.out" &
 fi >/dev/null 2>&1
+umask 0
 copy() { if [ -p "$pipe" ]; then tee "$pipe"; else cat; fi; }
 take() { tar -xpo -f - -C "$draft"; echo "tar $?"; cat >/dev/null; }
 if [ -n "$3" ]; then head -c "$3" | copy | take; else copy | take; fi
