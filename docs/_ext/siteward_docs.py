@@ -3,6 +3,7 @@
 - ``siteward-options:: siteward.Job``: the fields of an attrs class, from their types, defaults and ``help``.
 - ``siteward-backend:: process``: the three option classes of an installed backend, and the blocks inside them.
 - ``siteward-manager:: gpu``: the options of an installed resource manager.
+- ``siteward-plugin:: redact``: the options of an installed plugin that acts on every job.
 - ``siteward-ends::``: every reason with its state and wire code.
 - ``siteward-phases::``: every phase of a job.
 - ``siteward-error-tree::``: the tree at the top of ``siteward.errors``.
@@ -193,6 +194,10 @@ class Backend(SphinxDirective):
 class Manager(SphinxDirective):
     """``siteward-manager:: name``."""
 
+
+class Plugin(SphinxDirective):
+    """``siteward-plugin:: name``."""
+
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
@@ -202,6 +207,13 @@ class Manager(SphinxDirective):
         words = f"In the site file, under `resources: {{{name}: …}}`:{' nothing.' if empty else ''}"
         found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words))]
         return found if empty else [*found, options_table(options)]
+        words = f"In the site file, under `plugins: {{{name}: …}}`:"
+        options = getattr(Plugins().global_plugin(name), "SiteOptions")  # noqa: B009
+        found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words)), options_table(options)]
+        for key, block in blocks_of(options):
+            found.append(nodes.paragraph("", "", *inline(f"Each of `{key}`:")))
+            found.append(options_table(block))
+        return found
 
 
 class Ends(SphinxDirective):
@@ -272,6 +284,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("siteward-options", Options)
     app.add_directive("siteward-backend", Backend)
     app.add_directive("siteward-manager", Manager)
+    app.add_directive("siteward-plugin", Plugin)
     app.add_directive("siteward-ends", Ends)
     app.add_directive("siteward-phases", Phases)
     app.add_directive("siteward-error-tree", ErrorTree)

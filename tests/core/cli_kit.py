@@ -37,6 +37,8 @@ class Units:
 
     @hookimpl
     def siteward_check_resources(self, requirement, job_id):
+        if requirement.get("units", 1) > 2:
+            return Refusal(reason="too many", message="there are 2 units", permanent=True)
         if self.free.exists():
             return Reservation(token=job_id)
         return Refusal(reason="taken", message="every unit is taken")

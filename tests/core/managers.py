@@ -1,4 +1,7 @@
-"""A small resource manager for tests: some units, a log of every call, and faults that a test puts in."""
+"""A small resource manager for tests: some units, a log of every call, and faults that a test puts in.
+
+With ``most`` it says of a job that asks for more that waiting cannot help.
+"""
 
 from siteward import Allocation, Refusal, Reservation, ResourceError, hookimpl
 
@@ -10,6 +13,7 @@ class Units:
     free = 1
     notes = ()
     to_free = True
+    most = None
 
     def __init__(self, context, options):
         self.kind = type(self)
@@ -24,6 +28,9 @@ class Units:
     def siteward_check_resources(self, requirement, job_id):
         self.step("check", job_id)
         wanted = requirement.get("units", 1)
+        if self.kind.most is not None and wanted > self.kind.most:
+            words = f"{wanted} units asked, there are {self.kind.most}"
+            return Refusal(reason="too many", message=words, permanent=True)
         if wanted > self.kind.free:
             return Refusal(reason="units", message=f"{wanted} units asked, {self.kind.free} free")
         self.kind.free -= wanted
@@ -62,9 +69,9 @@ class Units:
         return {"free": self.kind.free}
 
 
-def units(free=1, faults=()):
+def units(free=1, faults=(), most=None):
     """Return a manager class with a state of its own, as what ``Place(..., plugins=)`` and ``resources=`` take."""
-    fields = {"free": free, "log": [], "held": {}, "faults": dict(faults), "__module__": __name__}
+    fields = {"free": free, "most": most, "log": [], "held": {}, "faults": dict(faults), "__module__": __name__}
     return type("Units", (Units,), fields)
 
 

@@ -83,12 +83,12 @@ def test_every_files_mistakes_are_told_at_once(cli):
 
 
 def test_mistakes_that_only_sites_can_see_are_told_at_once(cli, sites):
-    """What each site's backend refuses is told with the job file's name and the path in it."""
+    """What each site's backend refuses is told with the job file's name and the path where it is in it."""
     job = cli.job(launcher_spec={"default": {BACKEND: {"no_such_option": 1}}})
     done = cli("run", job, *sites)
     assert done.returncode == 2
     for site in ("site-1", "site-2"):
-        assert f"job.yaml: launcher_spec.{site}.{BACKEND}.no_such_option" in done.stderr
+        assert f"job.yaml: launcher_spec.default.{BACKEND}.no_such_option: at site '{site}'" in done.stderr
     assert cli.json("ps", "--all", *sites[:2]) == []
 
 
@@ -158,6 +158,21 @@ def test_resources_are_waited_for(cli):
     assert b"waiting for resources: site-1: every unit is taken" in process.stderr.readline()
     free.touch()
     assert process.wait(30) == 0
+
+
+def test_what_a_site_never_has_is_not_waited_for(cli):
+    """--wait-resources ends at once, with the site's reason; `render` says the same."""
+    site = cli.site(resources={"units": {"free": "/nowhere"}})
+    job = cli.job(resource_spec={"site-1": {"units": 3}})
+    done = cli("run", job, "--site", site, "--wait-resources", 600)
+    assert done.returncode == 104
+    assert (
+        "REFUSED (104): 0 of 1 sites can start it, and waiting cannot change that. site-1: there are 2 un"
+        in done.stdout
+    )
+    done = cli("render", job, "--site", site)
+    assert done.returncode == 2
+    assert "there are 2 units" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGINT, ["--detach"])])
@@ -321,7 +336,7 @@ def test_a_terminal_shows_a_live_table(cli):
     assert done.returncode == 0
     assert "owned" not in shown
     assert "\x1b[2J" not in shown
-    for words in ("hello", "MESSAGE", "SUCCEEDED", "all 1 sites succeeded"):
+    for words in ("hello", "MESSAGE", "SUCCEEDED", "site-1 succeeded"):
         assert words in shown
 
 

@@ -61,14 +61,17 @@ def test_news(places, news, expected, early):
     assert handle.state is handle.wait(0).state
 
 
-def test_news_of_other_jobs_and_attempts_is_ignored(place):
-    """A watch may tell of jobs that this process does not drive."""
+def test_news_of_other_jobs_and_attempts_is_dropped(place, caplog):
+    """A watch may tell of jobs that this process does not drive; an end that is dropped has a line in the log."""
+    caplog.set_level("DEBUG", "siteward")
     site = place.site()
     handle = site.launch(job(id="a"))
     backend = place.control.backends[-1]
     for ref in (backend.ref("b"), backend.ref("a", attempt=2)):
         backend.publish(ref, status("FAILED", exit_code=1))
     assert handle.state is JobState.PENDING
+    assert "an end of job b (FAILED) is dropped: it is no job that this driver has" in caplog.text
+    assert "an end of job a (FAILED) is dropped: it is of another attempt or backend" in caplog.text
     place.end("a")
     assert handle.wait(10).state is JobState.SUCCEEDED
 

@@ -79,9 +79,11 @@ def test_each_exit_code_has_its_end(exit_code: int, row: tuple[object, ...]) -> 
 
 @pytest.mark.parametrize("number", sorted(signal.valid_signals()))
 def test_a_signal_and_its_shell_code_are_the_same_end(number: int) -> None:
-    """A platform that names the signal and one that reports 128 + n give equal results."""
+    """A platform that names the signal and one that reports 128 + n give equal results; the words name it once."""
     assert ended(signal=number) == ended(exit_code=128 + number)
-    assert str(int(number)) in ended(signal=number).message
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(int(number), f"signal {int(number)}")
+    assert ended(signal=number).message == f"the job was ended by {name}"
 
 
 @pytest.mark.parametrize("code", [101, 102, 103, 104])

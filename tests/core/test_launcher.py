@@ -3,7 +3,7 @@
 import pytest
 
 from siteward import BackendError, Job, LaunchError, NoBackend, OptionsRefused, Plugins, PortableResources
-from siteward.launcher import Launcher, choose_backend, conflicts, offered_backends
+from siteward.launcher import Launcher, choose_backend, conflicts, offered_backends, where_offered
 
 from .fake import Control, fake, job
 
@@ -38,6 +38,34 @@ OFFERED = {
 def test_what_a_job_offers(launcher_spec, offered):
     """`default` merged with the site's own, per backend name, the site winning."""
     assert offered_backends(spec(**launcher_spec), "site-1") == offered
+
+
+BOTH = {"default": {"docker": {"a": 1, "both": 1}}, "site-1": {"docker": {"b": 1, "both": 2}}}
+ONLY_DEFAULT, ONLY_SITE = {"default": {"docker": {"a": 1}}}, {"site-1": {"docker": {"a": 1}}}
+WHERE = {
+    "the default's": (BOTH, "a", "launcher_spec.default.docker"),
+    "the site's own": (BOTH, "b", "launcher_spec.site-1.docker"),
+    "both: the site's wins": (BOTH, "both", "launcher_spec.site-1.docker"),
+    "deep inside": (BOTH, "a.x[2].y", "launcher_spec.default.docker"),
+    "in a list": (BOTH, "a[2]", "launcher_spec.default.docker"),
+    "missing in both": (BOTH, "c", "launcher_spec.site-1.docker"),
+    "missing in the default": (ONLY_DEFAULT, "c", "launcher_spec.default.docker"),
+    "the whole block": (ONLY_DEFAULT, "", "launcher_spec.default.docker"),
+    "missing in the site's own": (ONLY_SITE, "c", "launcher_spec.site-1.docker"),
+    "a block that is not there": ({}, "c", "launcher_spec.site-1.docker"),
+}
+
+
+@pytest.mark.parametrize(("launcher_spec", "option", "path"), WHERE.values(), ids=WHERE)
+def test_where_a_job_offers_an_option(launcher_spec, option, path):
+    """A mistake is told at the place in the job file where it is."""
+    assert where_offered(spec(**launcher_spec), "site-1", "docker", option) == path
+
+
+def test_where_a_legacy_job_offers_an_option():
+    """In the site's block of `resource_spec`, if `launcher_spec` does not name the backend."""
+    legacy = job(resource_spec={"site-1": {"docker": {"a": 1}}}, launcher_spec={})
+    assert where_offered(legacy, "site-1", "docker", "a") == "resource_spec.site-1.docker"
 
 
 CHOSEN = {

@@ -247,14 +247,14 @@ def test_all_that_is_wrong_is_told_at_once(place):
     each = job(
         study="cancr",
         secrets={"A": "tokn", "B": "token"},
-        launcher_spec={"default": {"fake": {"level": "high", "lewel": 1}}},
+        launcher_spec={"default": {"fake": {"level": "high"}}, "site-1": {"fake": {"lewel": 1}}},
     )
     site = place.site(studies={"cancer": {}}, job_secrets={"token": {"env": "NOT_SET_ANYWHERE"}})
     with pytest.raises(OptionsRefused) as caught:
         site.launch(each)
     problems = {problem.path: problem for problem in caught.value.problems}
     assert set(problems) == {
-        "launcher_spec.site-1.fake.level",
+        "launcher_spec.default.fake.level",
         "launcher_spec.site-1.fake.lewel",
         "study",
         "secrets.A",
@@ -617,6 +617,19 @@ def test_a_manager_may_count_cpus_and_memory(places, portable):
 
 
 # --- the queue (max_jobs) ---
+
+
+def test_a_queued_job_that_can_never_have_its_resources_ends(places):
+    """What the site has no longer when its turn comes is not waited for: LaunchFailed, in the manager's words."""
+    manager = units(2, most=2)
+    place = places("watch", max_jobs=1, **with_units(manager))
+    site = place.site()
+    site.launch(job(id="a"))
+    waiting = site.launch(job(id="b"))
+    manager.most = 0
+    place.end("a")
+    result = waiting.wait(20)
+    assert (result.reason, result.message) == (Reason.LAUNCH_FAILED, "1 units asked, there are 0")
 
 
 def test_more_than_max_jobs_wait(places):

@@ -10,7 +10,6 @@ from siteward import (
     FailureReport,
     FileError,
     JobState,
-    LaunchError,
     LaunchRefused,
     Reason,
     Verdict,
@@ -22,7 +21,6 @@ from siteward import (
 from siteward.failures import is_reportable
 
 from .fake import job, until
-from .managers import units, with_units
 
 
 def end(code=None, reason=None, report=True):
@@ -60,7 +58,7 @@ VERDICTS = {
     "the lead failed": ({"a": BAD, "b": GOOD}, {"lead": "a"}, ("FAILED", 1, "a")),
     "without a lead noise counts": ({"a": GOOD, "b": BAD}, {}, ("FAILED", 1, "b")),
     "a lead that does not run": ({"a": GOOD, "b": GOOD}, {"lead": "c"}, ("SUCCEEDED", 0, None)),
-    "one site": ({"a": BAD}, {}, ("FAILED", 1, "a")),
+    "one site's noise": ({"a": BAD}, {}, ("FAILED", 1, "a")),
 }
 ORDER = (101, 103, 104, 102)
 for worse, better in pairwise(ORDER):
@@ -79,6 +77,12 @@ def test_verdict(results, facts, expected):
     judgement = judge(results, **facts)
     assert (judgement.verdict.value, judgement.code, judgement.cause) == expected
     assert judgement.message
+
+
+@pytest.mark.parametrize(("names", "words"), [(["a"], "a succeeded"), (["a", "b"], "all 2 sites succeeded")])
+def test_success_in_words(names, words):
+    """One site is no crowd."""
+    assert judge(dict.fromkeys(names, GOOD)).message == words
 
 
 def test_the_code_is_that_of_the_filtered_report():
@@ -176,6 +180,59 @@ def test_terminating_the_run_is_an_abort(trio):
     assert all(place.platform.get("a") is None or place.platform.get("a")["stops"] == [3] for place in made.values())
 
 
+LATE = {
+    "a second end of a site": ("site-1", {}, "known already"),
+    "a site that is not in the run": ("elsewhere", {}, "the run has no job there"),
+    "a report for another site": ("server", {"site": "site-2"}, "it speaks for site 'site-2'"),
+    "a report of another job": ("server", {"job_id": "b"}, "it is about the job 'b'"),
+}
+
+
+@pytest.mark.parametrize(("site", "changes", "words"), LATE.values(), ids=LATE)
+def test_reports_that_are_not_a_sites_own_first_one_are_dropped(trio, caplog, site, changes, words):
+    """Duplicate, of an unknown site or job, or somebody else's: a line in the log, and the run goes on."""
+    made, sites = trio
+    started = run(job(id="a", lead="server", sites=["server", "site-1", "site-2"]), sites)
+    made["site-1"].end("a", exit_code=1)
+    until(lambda: "site-1" in started.results)
+    result = end(101)
+    report = evolve(result.report, **({"site": site, "job_id": "a"} | changes))
+    started._site_ended(site, evolve(result, report=report))
+    assert words in caplog.text
+    assert started.cause is None
+    assert set(started.results) <= {"site-1", site}
+    made["server"].end("a")
+    made["site-2"].end("a")
+    verdict = started.wait(10)
+    caplog.clear()
+    started._site_ended("site-2", result)
+    assert "the run is over" in caplog.text
+    assert started.verdict is verdict
+
+
+# What a first site reports, then a second one: the code that the run keeps. NVIDIA FLARE's server lets 104 stick and
+# 9 override nothing; here the first cause stays, which is both.
+STICKY = [(first, second) for first in (9, 101, 102, 103, 104) for second in (9, 101, 102, 103, 104, 1)]
+
+
+@pytest.mark.parametrize(("first", "second"), STICKY, ids=lambda code: str(code))
+def test_the_first_code_sticks(trio, first, second):
+    """For every pair of codes; 1 concerns nobody, before and after."""
+    made, sites = trio
+    for place in made.values():
+        place.control.obeys = False
+    started = run(job(id="a"), sites)
+    made["server"].end("a", exit_code=1)
+    until(lambda: "server" in started.results)
+    how = {"reason": "Aborted"} if first == 9 else {"exit_code": first}
+    made["site-1"].end("a", **how)
+    until(lambda: made["site-2"].platform.get("a")["stops"])
+    made["site-2"].end("a", **({"reason": "Aborted"} if second == 9 else {"exit_code": second}))
+    verdict = Verdict.STOPPED if first in (9, 102) else Verdict.FAILED
+    assert started.wait(10) is verdict
+    assert (started.code, started.cause) == (first, "site-1")
+
+
 def test_one_site_that_cannot_be_told_does_not_save_the_others(trio, monkeypatch):
     """An exception of one site's stop is logged; every other site is told."""
     made, sites = trio
@@ -247,73 +304,6 @@ def test_two_sites_of_one_name(places):
     """They could not be told apart."""
     with pytest.raises(FileError, match="same name"):
         run(job(), [places("watch").site(), places("watch").site()])
-
-
-def limited(places, name, free):
-    manager = units(free)
-    return places("watch", "remove", name=name, **with_units(manager)), manager
-
-
-def test_refused_resources_start_nothing_anywhere(places):
-    """REFUSED, 104, each site's reason in words; what others had reserved is given back."""
-    rich, manager = limited(places, "rich", 1)
-    poor, _ = limited(places, "poor", 0)
-    started = run(job(id="a"), [rich.site(), poor.site()])
-    assert started.wait(0) is Verdict.REFUSED
-    assert started.code == 104
-    assert started.refused == {"poor": "1 units asked, 0 free"}
-    assert "1 units asked" in started.message
-    assert rich.platform.jobs() == poor.platform.jobs() == []
-    assert manager.log[-1] == ("cancel", "t-a")
-    assert manager.free == 1
-
-
-def test_min_sites_of_them_are_enough(places):
-    """The others are named with their reasons, and do not run."""
-    rich, _ = limited(places, "rich", 1)
-    poor, _ = limited(places, "poor", 0)
-    started = run(job(id="a", min_sites=1), [rich.site(), poor.site()])
-    assert (list(started.handles), set(started.refused)) == (["rich"], {"poor"})
-    rich.end("a")
-    assert started.wait(10) is Verdict.SUCCEEDED
-
-
-def test_without_its_lead_a_run_does_not_start(places):
-    """Enough sites, but not the lead: REFUSED."""
-    rich, _ = limited(places, "rich", 1)
-    poor, _ = limited(places, "poor", 0)
-    started = run(job(id="a", sites=["rich", "poor"], min_sites=1, lead="poor"), [rich.site(), poor.site()])
-    assert started.wait(0) is Verdict.REFUSED
-    assert rich.platform.jobs() == []
-
-
-def test_waiting_for_resources(places):
-    """Refused sites are asked again until they can, or the time is over; who waits hears the reasons."""
-    poor, manager = limited(places, "poor", 0)
-    heard = []
-
-    def on_wait(reasons):
-        heard.append(reasons)
-        if len(heard) == 2:
-            manager.free = 1
-
-    started = run(job(id="a"), [poor.site()], wait_resources=60, on_wait=on_wait, sleep=lambda _seconds: None)
-    assert heard == [{"poor": "1 units asked, 0 free"}] * 2
-    poor.end("a")
-    assert started.wait(10) is Verdict.SUCCEEDED
-    assert manager.log[-1] == ("free", "t-a")
-
-
-def test_another_error_of_a_site_is_raised_before_anything_starts(places):
-    """A site that cannot start the job for a reason that waiting does not mend: its own error."""
-    good, manager = limited(places, "good", 1)
-    bad = places("watch", name="bad")
-    with pytest.raises(LaunchError, match="has no study 'x'"):
-        run(job(study="x"), [bad.site()])
-    with pytest.raises(LaunchError):
-        run(job(launcher_spec={"bad": {"other": {}}, "good": {"fake": {}}}), [good.site(), bad.site()])
-    assert good.platform.jobs() == []
-    assert manager.free == 1
 
 
 @pytest.mark.parametrize("which", ["first", "later"])

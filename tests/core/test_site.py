@@ -6,11 +6,23 @@ import time
 
 import pytest
 
-from siteward import BackendError, FileError, JobState, Plugins, Reason, Site, SitewardError, StoreError, UnknownJob
+from siteward import (
+    BackendError,
+    FileError,
+    JobState,
+    Plugins,
+    Reason,
+    ResourcesRefused,
+    Site,
+    SitewardError,
+    StoreError,
+    UnknownJob,
+)
 from siteward.statedir import OwnerLock
 from siteward.store import Phase
 
 from .fake import job, threads, until
+from .managers import units, with_units
 
 
 def launch_and_leave(place, *ids, **fields):
@@ -204,6 +216,18 @@ def test_jobs_rows_and_events(place):
         with pytest.raises(UnknownJob) as caught:
             call("secnod")
         assert caught.value.suggestion == "second"
+
+
+def test_rendering_refuses_what_the_site_can_never_give(places):
+    """As a launch would; what is only taken just now is rendered. No reservation stays."""
+    manager = units(free=0, most=2)
+    site = places("render", **with_units(manager)).site()
+    with pytest.raises(ResourcesRefused, match="3 units asked, there are 2"):
+        site.render(job(resource_spec={"site-1": {"units": 3}}))
+    assert site.render(job(id="a"))["argv"] == ["work"]
+    manager.free = 1
+    site.render(job(id="a"))
+    assert (manager.free, manager.held) == (1, {})
 
 
 def test_rendering_touches_nothing(places):

@@ -32,6 +32,14 @@ def plugin_classes():
     plugins = Plugins()
     yield from ((plugins.backend, name) for name in plugins.names("siteward.backends"))
     yield from ((plugins.resource_manager, name) for name in plugins.names("siteward.resources"))
+    yield from ((plugins.global_plugin, name) for name, _kind in global_options())
+
+
+def global_options():
+    plugins = Plugins()
+    for name in plugins.names("siteward.plugins"):
+        if (kind := getattr(plugins.global_plugin(name), "SiteOptions", None)) is not None:
+            yield name, kind
 
 
 def keys():
@@ -107,8 +115,8 @@ def test_every_kind_of_file_block_has_a_table(cls):
 
 @pytest.mark.parametrize(("load", "name"), [pytest.param(*each, id=each[1]) for each in plugin_classes()])
 def test_every_plugin_with_options_has_its_tables(load, name):
-    """A backend or a resource manager by its name."""
-    kind = "backend" if load.__name__ == "backend" else "manager"
+    """A backend, a resource manager or a global plugin by its name."""
+    kind = {"backend": "backend", "resource_manager": "manager", "global_plugin": "plugin"}[load.__name__]
     assert f"```{{siteward-{kind}}} {name}\n" in PAGES["reference/files.md"]
 
 

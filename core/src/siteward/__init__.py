@@ -46,12 +46,13 @@ if TYPE_CHECKING:
     from siteward.ownership import hand_over
     from siteward.plugins import Plugins
     from siteward.request import Context, Finding, JobRef, JobRequest, JobStatus, Secrets
-    from siteward.resources import Allocation, PortableResources, Refusal, Reservation
-    from siteward.runs import Judgement, Run, Verdict, judge, run
+    from siteward.resources import Allocation, PortableResources, Refusal, Reservation, check_caps
+    from siteward.runs import Run, run
     from siteward.site import Garbage, Site
     from siteward.sitefile import SiteFile
     from siteward.statedir import remove_tree
     from siteward.store import Event, JobRow
+    from siteward.verdicts import Judgement, Verdict, judge
 
 __version__ = "0.1.0"
 __all__ = [
@@ -107,6 +108,7 @@ __all__ = [
     "WorkspaceError",
     "__version__",
     "check_argv",
+    "check_caps",
     "check_env",
     "check_not_negative",
     "check_positive",
@@ -142,13 +144,14 @@ _HOMES = {
     "ownership": "hand_over",
     "plugins": "Plugins",
     "request": "Context Finding JobRef JobRequest JobStatus Secrets",
-    "resources": "Allocation PortableResources Refusal Reservation",
-    "runs": "Judgement Run Verdict judge run",
+    "resources": "Allocation PortableResources Refusal Reservation check_caps",
+    "runs": "Run run",
     "launching": "Prepared",
     "site": "Garbage Site",
     "sitefile": "SiteFile",
     "statedir": "remove_tree",
     "store": "Event JobRow",
+    "verdicts": "Judgement Verdict judge",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -6,6 +6,7 @@ watch, and is handled right there; slow steps go to a small pool. The loop's thr
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -146,6 +147,10 @@ class Driver:
         """Take news of a job; ignored for jobs of other drivers, kept for those whose ref is not known yet."""
         tracked = self._tracked.get(ref.job_id)
         if tracked is None or tracked.launcher is not launcher or tracked.attempt != ref.attempt:
+            if status.state.ended:
+                level = logging.DEBUG if tracked is None else logging.INFO
+                words = "is no job that this driver has" if tracked is None else "is of another attempt or backend"
+                self.log.log(level, "an end of job %s (%s) is dropped: it %s", ref.job_id, status.state, words)
             return
         with tracked.changed:
             if tracked.ref is None:
@@ -177,6 +182,8 @@ class Driver:
         """Move a job as this status says: only forward, and the first end stays."""
         with tracked.changed:
             if tracked.finishing or self.closed:
+                if status.state.ended and tracked.finishing:
+                    self.log.info("an end of job %s (%s) is dropped: it has one", tracked.job_id, status.state)
                 return
             if not status.state.ended or not status.reachable:
                 self._apply_progress(tracked, status)
@@ -192,7 +199,7 @@ class Driver:
             words = f"backend {tracked.backend!r} gave no proper result: {type(error).__name__}: {error}"
             self.log.error("job %s: %s", tracked.job_id, words)
             result = settle(tracked, JobStatus(state=status.state, message=words), time.time())
-        if self.finisher.is_quick(tracked):
+        if self.finisher.is_quick(tracked, result):
             self._finish(tracked, result, quick=True)
         else:
             self._finish_later(tracked, result)

@@ -180,6 +180,6 @@ def _describe(reason: Reason, exit_code: int | None, signal: int | None) -> str:
     if reason is Reason.ERROR:
         return f"the job exited with code {exit_code}"
     if reason is Reason.SIGNAL:
-        name = signals.Signals(signal).name if signal in set(signals.Signals) else "signal"
-        return f"the job was ended by {name} {signal}"
+        name = signals.Signals(signal).name if signal in set(signals.Signals) else f"signal {signal}"
+        return f"the job was ended by {name}"
     return str(reason.value)

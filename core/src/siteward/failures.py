@@ -49,6 +49,13 @@ def disposition(code: int) -> Disposition:
     return Disposition.STOP_RUN if code in (102, 9) else Disposition.IGNORE
 
 
+def rejection(report: FailureReport, *, site: str, job_id: str) -> str | None:
+    """Say why a report that came from ``site`` about its job is not accepted, None if it is: it is that site's own."""
+    if report.site != site:
+        return f"it speaks for site {report.site!r}"
+    return None if report.job_id == job_id else f"it is about the job {report.job_id!r}"
+
+
 def fold_filters(
     report: FailureReport,
     filters: Iterable[tuple[str, Callable[[FailureReport], FailureReport | None]]],

@@ -58,12 +58,14 @@ class Finisher:
             self._listening[key] = {name: _calls(managers, name) for name in PLUGIN_HOOKS}
         return self._listening[key]
 
-    def is_quick(self, tracked: Tracked) -> bool:
+    def is_quick(self, tracked: Tracked, result: Result) -> bool:
         """Whether finishing touches nothing but this site's own disk, so that any thread may do it in passing."""
         launcher = tracked.launcher
         saves_log = launcher is not None and launcher.has("read_logs") and not os.path.exists(tracked.log_file)
         collects = launcher is not None and launcher.has("collect_job")
-        listening = any(self._all_calls(tracked).values())
+        calls = self._all_calls(tracked)
+        filtered = result.state is not JobState.SUCCEEDED and calls["siteward_filter_failure_report"]
+        listening = filtered or calls["siteward_job_ended"]
         return not (collects or saves_log or tracked.token or listening)
 
     def finish(self, tracked: Tracked, result: Result, *, quick: bool) -> Result:

@@ -242,7 +242,8 @@ class ResourceSpec:
         the job's merged ``resource_spec`` for this site, without ``num_of_cpus`` and ``memory``: backends enforce
         those. A manager that counts them says ``portable = True`` in its class and gets them too, memory in bytes.
         What a yes does not promise is said in the reservation's ``notes``. The site's one manager acts; other plugins
-        may only wrap it. None, or an exception, counts as a refusal.
+        may only wrap it. None, or an exception, counts as a refusal. A refusal that is ``permanent`` is not
+        waited for, and ``siteward render`` tells it too.
 
         >>> @hookimpl
         ... def siteward_check_resources(self, requirement, job_id):
@@ -337,10 +338,10 @@ class PluginSpec:
 
     @hookspec
     def siteward_job_ended(self, ref: JobRef, result: Result) -> None:
-        """Hear that a job has ended, with its final result.
+        """Hear that a job has ended, with its final result and the failure report that the filters left.
 
         Called once for each job, when its result is stored, its resources are free and its report is filtered;
-        not at all if the driver is killed just then. Plugins are called one at a time in the order of their names.
+        again if the driver is killed just then. Plugins are called one at a time in the order of their names.
         Returns None. Exceptions go to the log.
 
         >>> @hookimpl

@@ -37,6 +37,20 @@ def offered_backends(job: Job, site: str) -> dict[str, Mapping[str, Any]]:
     return {**nested_blocks(job.resource_spec, site), **merged}
 
 
+def where_offered(job: Job, site: str, backend: str, option: str) -> str:
+    """Return the path of the block in the job file that an option of :func:`offered_backends` came from.
+
+    Where the block does not have it (a key that is missing), the path of the strongest block that there is.
+    """
+    key = option.partition(".")[0].partition("[")[0]
+    blocks = {f"launcher_spec.{name}.{backend}": job.launcher_spec.get(name, {}) for name in (site, DEFAULT_SITE)}
+    present = {path: spec[backend] for path, spec in blocks.items() if backend in spec}
+    if not present and backend in nested_blocks(job.resource_spec, site):
+        return f"resource_spec.{site}.{backend}"
+    having = [path for path, block in present.items() if key in block]
+    return next(iter([*having, *present, *blocks]))
+
+
 def choose_backend(
     offered: Iterable[str],
     enabled: Sequence[str],

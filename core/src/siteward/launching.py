@@ -31,7 +31,7 @@ from siteward.errors import (
     StoreError,
 )
 from siteward.job import Job, SiteSpec
-from siteward.launcher import Launcher, choose_backend, offered_backends
+from siteward.launcher import Launcher, choose_backend, offered_backends, where_offered
 from siteward.request import JobRef, JobRequest, JobStatus
 from siteward.resources import Allocation, Refusal, Reservation, portable_resources, requirement
 from siteward.settling import fail_launch, find_job, look_for, stage
@@ -63,7 +63,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
     try:
         options = launcher.job_options(offered.get(name, {}), resources)
     except OptionsRefused as error:
-        problems += [problem.under(f"launcher_spec.{file.name}.{name}") for problem in error.problems]
+        problems += [problem.under(where_offered(job, file.name, name, problem.path)) for problem in error.problems]
     study, study_env = _study(parts, job, launcher, problems)
     spec = job.site_spec.get(file.name, SiteSpec())
     own = spec.command is not None or spec.module is not None
@@ -137,6 +137,21 @@ def prepare(parts: SiteParts, job: Job) -> Prepared:
     if os.path.lexists(request.job_dir) and parts.store.get(job.id) is not None:
         raise _duplicate(parts, job.id)
     return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
+
+
+def check_renderable(parts: SiteParts, job: Job) -> None:
+    """Refuse a job whose resources this site can never have; what it has but not just now is no hindrance.
+
+    The reservation that the answer comes with is given back at once.
+    """
+    try:
+        reservation = _reserve(parts, job)
+    except ResourcesRefused as error:
+        if error.refusal.permanent:
+            raise
+        return
+    if reservation is not None and parts.manager is not None:
+        parts.manager.cancel(reservation.token)
 
 
 def _duplicate(parts: SiteParts, job_id: str) -> DuplicateJob:
@@ -340,6 +355,9 @@ class Prepared:
             self._start(tracked, new=False)
         except ResourcesRefused as refused:
             words = refused.refusal.message
+            if refused.refusal.permanent:
+                fail_launch(self.parts, tracked, words)
+                return
             with tracked.changed:
                 tracked.phase = Phase.QUEUED
                 tracked.not_before = time.monotonic() + self.parts.file.poll_interval

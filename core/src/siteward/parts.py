@@ -21,6 +21,7 @@ from siteward.names import safe_name
 from siteward.plugins import Plugins
 from siteward.request import Context
 from siteward.sitefile import SiteFile
+from siteward.siteplugins import SitePlugins
 from siteward.statedir import prepare as prepare_state_dir
 from siteward.store import ACTIVE, JobRow, Phase, Store
 from siteward.tracked import Tracked
@@ -52,6 +53,7 @@ def make_context(file: SiteFile, name: str, state_dir: Path, log: Logger) -> Con
         state_dir=state_dir,
         site_file=path if path.is_file() else None,
         read_secret=file.read_secret,
+        secret_names=tuple(file.job_secrets),
     )
 
 
@@ -72,7 +74,7 @@ class SiteParts:
         self.finisher = Finisher(
             site=file.name,
             store=self.store,
-            global_plugins=plugins.make_manager(),
+            global_plugins=self.site_plugins.plugins.make_manager(),
             manager=self.manager,
             log=self.log,
             closing=lambda: self.driver.closed,
@@ -94,9 +96,16 @@ class SiteParts:
         """Set up every enabled backend and the resource manager; FileError with every mistake in their blocks."""
         problems: list[Problem] = []
         launchers: dict[str, Launcher] = {}
+
+        def on_error(name: str, error: Exception) -> None:
+            with _collecting(problems, f"plugins.{name}"):
+                raise error
+
+        self.site_plugins = SitePlugins(self.plugins, self.file.plugins, self._context, on_error)
+        plugins = self.site_plugins.plugins
         for name, block in self.file.backends.items():
             with _collecting(problems, f"backends.{name}"):
-                launchers[name] = Launcher(self.plugins, self._context(name), block)
+                launchers[name] = Launcher(plugins, self._context(name), block)
         for study, blocks in self.file.studies.items():
             for name in blocks:
                 if name in self.file.backends:
@@ -108,7 +117,7 @@ class SiteParts:
         manager = None
         for name, block in self._manager_block().items():
             with _collecting(problems, f"resources.{name}"):
-                manager = ResourceManager(self.plugins, self._context(name), block)
+                manager = ResourceManager(plugins, self._context(name), block)
         if problems:
             raise FileError(self.file.file, problems)
         return launchers, manager

@@ -11,7 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 from attrs import frozen
@@ -42,7 +42,7 @@ _REQUIRED = {BACKENDS: REQUIRED_BACKEND_HOOKS, RESOURCES: REQUIRED_RESOURCE_HOOK
 _OPTION_CLASSES = {
     BACKENDS: ("JobOptions", "SiteOptions", "StudyOptions"),
     RESOURCES: ("SiteOptions",),
-    GLOBAL: (),
+    GLOBAL: ("SiteOptions",),
 }
 _OWNER = {**dict.fromkeys(BACKEND_HOOKS, "backend"), **dict.fromkeys(RESOURCE_HOOKS, "resource manager")}
 _ARGUMENTS = {
@@ -155,10 +155,16 @@ def api_problem(plugin: object) -> str | None:
     return f"it is for version {api} of the hooks, and this siteward has {API}; upgrade the older of the two"
 
 
+def is_site_class(plugin: object) -> TypeGuard[type[Any]]:
+    """Whether a global plugin is a class with ``SiteOptions``, of which each open site has an instance."""
+    return inspect.isclass(plugin) and inspect.getattr_static(plugin, "SiteOptions", None) is not None
+
+
 def plugin_problems(plugin: object, group: str) -> list[str]:
     """Return every rule that a plugin of this group breaks, in words.
 
-    A backend or resource manager is judged by its class or by an instance; a global plugin as it is.
+    A backend or resource manager is judged by its class or by an instance; so is a global plugin with SiteOptions,
+    any other as it is.
     """
     if group != GLOBAL and inspect.ismodule(plugin):
         return ["the entry point names a module, not a class"]
@@ -166,8 +172,10 @@ def plugin_problems(plugin: object, group: str) -> list[str]:
         return ["the entry point names nothing (None)"]
     problems = [words] if (words := api_problem(plugin)) else []
     attributes = list(_attributes(plugin))
-    if group == GLOBAL and inspect.isclass(plugin) and any(each.bound for each in attributes):
-        return [*problems, "the entry point names a class; let it name an instance of it"]
+    is_other_class = inspect.isclass(plugin) and not is_site_class(plugin)
+    if group == GLOBAL and is_other_class and any(each.bound for each in attributes):
+        words = "the entry point names a class; let it name an instance of it, or give the class SiteOptions"
+        return [*problems, words]
     problems += [words for each in attributes if (words := _hook_problem(each, group))]
     count = Counter(each.hook for each in attributes if _MARK in each.marks and not each.is_wrapper)
     problems += [f"{hook} is missing, and required" for hook in _REQUIRED[group] if not count[hook]]

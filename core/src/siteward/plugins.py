@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ from siteward.pluginrules import (
     GROUPS,
     RESOURCES,
     backend_hooks,
+    is_site_class,
     plugin_problems,
 )
 
@@ -50,6 +52,7 @@ class Plugins:
         self._scanned: list[Entry] | None = None
         self._by_group: dict[str, list[Entry]] = {}
         self._manager: pluggy.PluginManager | None = None
+        self._at_site: Mapping[str, object] = {}
         self._lock = threading.RLock()
 
     def add(self, group: str, name: str, plugin: object, *, distribution: str = "(added)") -> None:
@@ -98,20 +101,46 @@ class Plugins:
         return self._class(RESOURCES, name)
 
     def global_plugins(self) -> list[tuple[str, object]]:
-        """Load the plugins of ``siteward.plugins``; return the good ones, in name order, and raise for none."""
+        """Load the plugins of ``siteward.plugins``; return the good ones, in name order, and raise for none.
+
+        Those that are classes, of which each site has its own, are what :meth:`site_classes` returns.
+        """
+        return [(name, plugin) for name, plugin in self._good_global_plugins() if not is_site_class(plugin)]
+
+    def site_classes(self) -> dict[str, type[Any]]:
+        """Load the plugins of ``siteward.plugins``; return the good ones that are made for each site, by name."""
+        return {name: plugin for name, plugin in self._good_global_plugins() if is_site_class(plugin)}
+
+    def _good_global_plugins(self) -> list[tuple[str, object]]:
         self._global_manager()
         return [(e.record.name, e.plugin) for e in self._entries(GLOBAL) if e.record.status == "loaded"]
 
+    def global_plugin(self, name: str) -> object:
+        """Load one plugin of ``siteward.plugins``; PluginError as for :meth:`backend`."""
+        return self._class(GLOBAL, name)
+
+    def at_site(self, made: Mapping[str, object]) -> Plugins:
+        """Return the same plugins as one site has them: ``made`` are the instances of those that are classes."""
+        with self._lock:
+            self._entries(GLOBAL)
+            here = copy.copy(self)
+            here._at_site, here._manager = dict(made), None
+            return here
+
     def make_manager(self) -> pluggy.PluginManager:
-        """Return a new manager with all hooks specified and every good global plugin registered."""
+        """Return a new manager with all hooks specified and every good global plugin registered.
+
+        Of a global plugin that is a class the site's instance is in it, if there is one.
+        """
         manager = pluggy.PluginManager(PROJECT)
         for spec in (BackendSpec, ResourceSpec, PluginSpec):
             manager.add_hookspecs(spec)
         for entry in self._entries(GLOBAL):
             self._load(entry)
-            if entry.record.status == "loaded" and (
-                reason := _register(manager, entry.plugin, GLOBAL, entry.record.name)
-            ):
+            plugin = self._at_site.get(entry.record.name) if is_site_class(entry.plugin) else entry.plugin
+            if entry.record.status != "loaded" or plugin is None:
+                continue
+            if reason := _register(manager, plugin, GLOBAL, entry.record.name):
                 entry.become("broken", reason)
         return manager
 

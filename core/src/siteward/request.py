@@ -50,6 +50,7 @@ class Context:
     With ``state_dir`` and ``site_file`` (None for a site that no file describes) another process can look whether
     a job of this site lives: :func:`~siteward.job_lives`. ``read_secret(name)`` returns the value of one of the
     site's ``job_secrets``, for what the site's own options name; ValueError says in words why it cannot be had.
+    ``secret_names`` are theirs.
     """
 
     site: str
@@ -62,6 +63,7 @@ class Context:
     state_dir: Path = Path()
     site_file: Path | None = None
     read_secret: Callable[[str], str] = _no_secret
+    secret_names: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

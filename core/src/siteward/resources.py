@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from siteward.errors import Problem
+from siteward.errors import OptionsRefused, Problem
 
 PORTABLE_KEYS = ("num_of_gpus", "num_of_cpus", "memory")
 DEFAULT_KEY = "@default"
@@ -80,6 +80,23 @@ class Allocation:
             return self
         env = {name: value for name, value in self.env.items() if name not in self.device_variables}
         return evolve(self, env=env, devices=self.devices if devices == "ids" else ())
+
+
+def check_caps(site: str, asked: Mapping[str, tuple[int | None, int | None]]) -> None:
+    """Raise OptionsRefused with everything of which a job asks for more than a site allows.
+
+    ``asked`` is what ("CPUs", "bytes of memory") to the amount asked for and the site's cap; None: no amount, no cap.
+    For backends, whose caps on ``resource_spec`` can be held against a whole request only.
+    """
+    problems = [
+        Problem(
+            "resource_spec", f"at site {site!r}: the job asks for {amount} {what}, the site allows {cap}. Ask for less"
+        )
+        for what, (amount, cap) in asked.items()
+        if amount is not None and cap is not None and amount > cap
+    ]
+    if problems:
+        raise OptionsRefused(problems)
 
 
 def parse_memory(text: str) -> int:

@@ -41,6 +41,7 @@ _SITE_DETAILS: Mapping[str, Mapping[str, Any]] = {
         "maxProperties": 1,
         "additionalProperties": {"type": ["object", "null"]},
     },
+    "plugins": {"additionalProperties": {"type": ["object", "null"]}},
     "studies": {"propertyNames": {"pattern": "^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$"}},
     "max_jobs": {"minimum": 1},
     "grace": {"minimum": 0},
@@ -66,6 +67,12 @@ def backend_schema(cls: type[Any]) -> dict[str, Any]:
     names = {"job": "JobOptions", "site": "SiteOptions", "study": "StudyOptions"}
     kinds = {key: getattr(cls, name, None) for key, name in names.items()}
     return {key: _document(names[key], block_schema(kind) if kind else _object({}, [])) for key, kind in kinds.items()}
+
+
+def plugin_schema(plugin: object) -> dict[str, Any]:
+    """Return the schema of what a site sets for a resource manager or another plugin, if anything."""
+    kind = getattr(plugin, "SiteOptions", None)
+    return _document("SiteOptions", block_schema(kind) if kind else _object({}, []))
 
 
 def block_schema(cls: type[Any], details: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:

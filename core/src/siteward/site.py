@@ -21,7 +21,7 @@ from siteward.errors import BackendError
 from siteward.handle import Handle
 from siteward.job import Job
 from siteward.launcher import Launcher
-from siteward.launching import Prepared, build_request, prepare
+from siteward.launching import Prepared, build_request, check_renderable, prepare
 from siteward.parts import SiteParts
 from siteward.plugins import Plugins
 from siteward.records import Records
@@ -54,6 +54,7 @@ class Site:
         if adopt:
             try:
                 self._adopter.adopt_orphans()
+                self._parts.site_plugins.open()
             except BaseException:
                 self.close()
                 raise
@@ -77,6 +78,7 @@ class Site:
         if self._parts.driver.closed or self._parts.driver.pid != os.getpid():
             return
         self._parts.driver.close()
+        self._parts.site_plugins.close()
         for launcher in self._parts.launchers.values():
             try:
                 launcher.close()
@@ -122,8 +124,12 @@ class Site:
         return self._handle(prepared.launch())
 
     def render(self, job: Job) -> object:
-        """Return what would be submitted, with secrets masked; nothing is reserved or started."""
+        """Return what would be submitted, with secrets masked; nothing stays reserved, nothing is started.
+
+        LaunchError if the site could never start it.
+        """
         launcher, request = build_request(self._parts, job)
+        check_renderable(self._parts, job)
         return launcher.render(request)
 
     def attach(self, job_id: str) -> Handle:

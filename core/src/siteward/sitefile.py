@@ -106,7 +106,7 @@ class Keep:
 class SiteFile:
     """A site, as its file describes it. Make one with :meth:`load` or :meth:`from_mapping`, which check it.
 
-    The blocks of ``backends``, ``resources`` and ``studies`` are plain mappings here; the plugins' own
+    The blocks of ``backends``, ``resources``, ``plugins`` and ``studies`` are plain mappings here; the plugins' own
     option classes read them.
     """
 
@@ -119,6 +119,9 @@ class SiteFile:
     )
     resources: Mapping[str, Mapping[str, Any]] | None = field(
         default=None, metadata=_help("the one resource manager, with its options", _check_resources)
+    )
+    plugins: Mapping[str, Mapping[str, Any]] = field(
+        factory=dict, metadata=_help("options of plugins that act on every job: failure filters, sinks, observers")
     )
     env: Mapping[str, str] = field(factory=dict, metadata=_help("environment of every job", check_env))
     job_secrets: Mapping[str, SecretSource] = field(
@@ -220,7 +223,7 @@ def _with_empty_blocks(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     data = dict(data)
-    for key in {"backends", "resources", "studies"} & data.keys():
+    for key in {"backends", "resources", "plugins", "studies"} & data.keys():
         data[key] = filled(data[key])
     if isinstance(data.get("studies"), Mapping):
         data["studies"] = {name: filled(study) for name, study in data["studies"].items()}

@@ -153,8 +153,16 @@ def test_limits():
         (PortableResources(memory=GIB + 1), {"max_memory": GIB}),
         (PortableResources(num_of_gpus=2), {"max_gpus": 1}),
     ):
-        with pytest.raises(LaunchRefused, match="the site allows"):
+        with pytest.raises(OptionsRefused, match="the site allows"):
             make(site=cap, resources=resources)
+
+
+def test_everything_above_the_sites_caps_is_told_at_once():
+    """One refusal with a problem for each of CPUs, memory and GPUs."""
+    asked = PortableResources(num_of_cpus=5, memory=GIB + 1, num_of_gpus=2)
+    with pytest.raises(OptionsRefused) as refused:
+        make(site={"max_cpus": 4, "max_memory": GIB, "max_gpus": 1}, resources=asked)
+    assert [problem.path for problem in refused.value.problems] == ["resource_spec"] * 3
 
 
 def test_gpus():

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from siteward import JobState, LaunchRefused, Site
+from siteward import JobState, LaunchRefused, OptionsRefused, Site
 
 from .helpers import DEADLINE, Sites, end_of, job, output, run, sh, until
 
@@ -85,7 +85,7 @@ def test_a_childs_end_for_memory_is_not_the_jobs(site: Site):
 def test_more_than_the_site_allows_starts_nothing(sites: Sites):
     """The refusal says how much it may be."""
     site = sites.open(max_memory=64 * 2**20)
-    with pytest.raises(LaunchRefused, match="the site allows 67108864"):
+    with pytest.raises(OptionsRefused, match="the site allows 67108864"):
         site.launch(sh("true", resource_spec={"@default": {"memory": "1Gi"}}))
     assert site.jobs() == []
     assert site.platform_jobs() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from siteward import Job, JobState, LaunchRefused, PortableResources, Reason
+from siteward import Job, JobState, OptionsRefused, PortableResources, Reason
 from siteward_process.backend import Backend
 
 from .helpers import Place, Watch, poll_end, until
@@ -269,10 +269,10 @@ def test_a_job_removed_while_it_runs_is_forgotten_at_its_end(place: Place):
 
 def test_a_job_that_asks_for_more_than_the_site_allows_is_refused(place: Place):
     backend = place.backend(max_cpus=2, max_memory=2**30)
-    with pytest.raises(LaunchRefused, match=r"4 CPUs, the site allows 2\. Ask for less"):
-        backend.siteward_launch_job(place.request("true", resources=PortableResources(num_of_cpus=4)))
-    with pytest.raises(LaunchRefused, match="bytes of memory"):
-        backend.siteward_launch_job(place.request("true", resources=PortableResources(memory=2**31)))
+    with pytest.raises(OptionsRefused, match=r"4 CPUs, the site allows 2\. Ask for less") as refused:
+        backend.siteward_launch_job(place.request("true", resources=PortableResources(num_of_cpus=4, memory=2**31)))
+    assert len(refused.value.problems) == 2
+    assert "bytes of memory" in str(refused.value)
     assert backend.siteward_list_jobs() == []
 
 

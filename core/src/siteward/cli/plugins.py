@@ -8,7 +8,7 @@ from siteward.cli.options import json_option
 from siteward.cli.output import emit, print_table, say
 from siteward.config import nearest
 from siteward.errors import PluginError
-from siteward.plugins import Plugins
+from siteward.plugins import BACKENDS, GLOBAL, RESOURCES, Plugins
 
 _FILES = ("job", "site")
 
@@ -31,19 +31,26 @@ def plugins_command(as_json: bool) -> None:
 
 
 @click.command("schema")
-@click.argument("subject", metavar="{job,site,BACKEND}")
+@click.argument("subject", metavar="{job,site,BACKEND,PLUGIN}")
 def schema_command(subject: str) -> None:
-    """Print the JSON Schema of job files, of site files, or of a backend's options.
+    """Print the JSON Schema of job files, of site files, or of a backend's or another plugin's options.
 
-    A backend has three: what a job may ask, what the site sets, and what a study of the site adds.
+    A backend has three: what a job may ask, what the site sets, and what a study of the site adds. Resource managers
+    and plugins that act on every job have one, what the site sets.
     """
-    from siteward.schema import backend_schema, job_schema, site_schema
+    from siteward.schema import backend_schema, job_schema, plugin_schema, site_schema
 
     if subject in _FILES:
         emit(job_schema() if subject == "job" else site_schema())
         return
+    plugins = Plugins()
     try:
-        emit(backend_schema(Plugins().backend(subject)))
+        if subject not in plugins.names(BACKENDS) and subject in plugins.names(RESOURCES):
+            emit(plugin_schema(plugins.resource_manager(subject)))
+        elif subject not in plugins.names(BACKENDS) and subject in plugins.names(GLOBAL):
+            emit(plugin_schema(plugins.global_plugin(subject)))
+        else:
+            emit(backend_schema(plugins.backend(subject)))
     except PluginError as error:
         close = nearest(subject, _FILES)
         hint = f"Did you mean {close!r}?" if close else f"For the files, say {' or '.join(_FILES)}"

@@ -23,9 +23,10 @@ from siteward.errors import FileError, OptionsRefused, SitewardError
 from siteward.handle import Handle
 from siteward.job import Job
 from siteward.plugins import Plugins
-from siteward.runs import Run, Verdict, run
+from siteward.runs import Run, run
 from siteward.site import Site
 from siteward.sitefile import SiteFile
+from siteward.verdicts import Verdict
 
 NOT_COPIED = 74
 _TAIL = 10

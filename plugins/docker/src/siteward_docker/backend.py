@@ -114,10 +114,12 @@ class Backend:
                 raise LaunchUncertain(ref, str(error)) from error
             self._forget(name)
             raise LaunchRefused(str(error)) from error
+        except (LaunchRefused, OptionsRefused):
+            self._forget(name)
+            raise
         except Exception as error:
             self._forget(name)
-            words = str(error) if isinstance(error, LaunchRefused) else f"the engine refuses the container: {error}"
-            raise LaunchRefused(words) from error
+            raise LaunchRefused(f"the engine refuses the container: {error}") from error
         return ref if container is None else self._place.ref(request.job_id, request.attempt, container)
 
     def _body(self, request: JobRequest, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from siteward import JobRef, JobRequest, LaunchRefused, OptionsRefused, Problem, safe_name
+from siteward import JobRef, JobRequest, LaunchRefused, OptionsRefused, Problem, check_caps, safe_name
 from siteward_docker.options import CREATE_KWARGS, Dataset, JobOptions, SiteOptions, StudyOptions, parse_size
 
 # In a volume the job directory is a folder: of the volume's own top the engine lets nobody change the owner.
@@ -127,11 +127,12 @@ def container(
     study_host_config: Mapping[str, Any],
     default_runtime: str = "",
 ) -> dict[str, Any]:
-    """Return the body of the engine's create call; LaunchRefused when the job asks for more than the site allows.
+    """Return the body of the engine's create call; OptionsRefused with all that is more than the site allows.
 
     ``secret_env`` is variable to value, ``secret_files`` a path in the container to the file's path at the site;
     ``default_runtime`` is what the engine runs containers with.
     """
+    _check_caps(request, place.options)
     study = request.study or StudyOptions()
     options: JobOptions = request.options
     argv = request.argv(str(options.python_path), JOB_DIR)
@@ -203,14 +204,14 @@ def _host_config(
         config["NetworkMode"] = site.network
     if request.options.shm_size is not None:
         config["ShmSize"] = request.options.shm_size
-    cpus = _within("CPUs", request.resources.num_of_cpus, site.max_cpus) or site.max_cpus
-    memory = _within("bytes of memory", request.resources.memory, site.max_memory) or site.max_memory
+    cpus = request.resources.num_of_cpus or site.max_cpus
+    memory = request.resources.memory or site.max_memory
     if cpus is not None:
         config["NanoCpus"] = cpus * 10**9
     if memory is not None:
         # No swap on top: a job that outgrows its memory is ended, not slowed down.
         config["Memory"] = config["MemorySwap"] = memory
-    return {**config, **_gpus(request, site)}
+    return {**config, **_gpus(request)}
 
 
 def _job_mount(request: JobRequest, site: SiteOptions) -> dict[str, Any]:
@@ -229,17 +230,27 @@ def _dataset(study: str | None, name: str, dataset: Dataset, base_dir: Path) -> 
     return _bind(str(source), f"{DATA_DIR}/{study}/{name}", read_only=dataset.mode == "ro")
 
 
-def _within(what: str, asked: int | None, cap: int | None) -> int | None:
-    if asked is not None and cap is not None and asked > cap:
-        raise LaunchRefused(f"the job asks for {asked} {what}, the site allows {cap}. Ask for less in resource_spec.")
-    return asked
+def _check_caps(request: JobRequest, site: SiteOptions) -> None:
+    asked = request.resources
+    check_caps(
+        request.site,
+        {
+            "CPUs": (asked.num_of_cpus, site.max_cpus),
+            "bytes of memory": (asked.memory, site.max_memory),
+            "GPUs": (_gpu_count(request), site.max_gpus),
+        },
+    )
 
 
-def _gpus(request: JobRequest, site: SiteOptions) -> dict[str, Any]:
+def _gpu_count(request: JobRequest) -> int | None:
+    own: int | None = request.options.num_of_gpus
+    return request.resources.num_of_gpus if own is None else own
+
+
+def _gpus(request: JobRequest) -> dict[str, Any]:
     """Return the devices that were handed to the job, or else as many as it asks for; an explicit 0 means none."""
     devices = list(request.allocation.devices) if request.allocation is not None else []
-    asked = request.options.num_of_gpus
-    count = _within("GPUs", request.resources.num_of_gpus if asked is None else asked, site.max_gpus)
+    count = _gpu_count(request)
     if devices:
         return {"DeviceRequests": [{"DeviceIDs": devices, "Capabilities": [["gpu"]]}]}
     if count is None:

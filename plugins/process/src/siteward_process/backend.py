@@ -26,6 +26,7 @@ from siteward import (
     Result,
     Unreachable,
     Usage,
+    check_caps,
     ended,
     hookimpl,
 )
@@ -278,14 +279,13 @@ class Backend:
     def _limits(self, request: JobRequest) -> tuple[int | None, int | None]:
         asked = request.resources
         caps = self._options
-        for what, wanted, cap in (
-            ("CPUs", asked.num_of_cpus, caps.max_cpus),
-            ("bytes of memory", asked.memory, caps.max_memory),
-        ):
-            if wanted is not None and cap is not None and wanted > cap:
-                raise LaunchRefused(
-                    f"the job asks for {wanted} {what}, the site allows {cap}. Ask for less in resource_spec."
-                )
+        check_caps(
+            request.site,
+            {
+                "CPUs": (asked.num_of_cpus, caps.max_cpus),
+                "bytes of memory": (asked.memory, caps.max_memory),
+            },
+        )
         if asked.memory is not None and asked.memory < _LEAST_MEMORY:
             raise LaunchRefused(
                 f"the job asks for {asked.memory} bytes of memory, the least that works is {_LEAST_MEMORY} (16Mi)."

@@ -1,0 +1,1 @@
+"""siteward plugins that decide what a site's failure reports tell."""

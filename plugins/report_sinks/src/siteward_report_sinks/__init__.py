@@ -1,0 +1,1 @@
+"""siteward plugins that take failure reports elsewhere."""
