@@ -181,7 +181,9 @@ def print_tables(figures: dict[str, Any]) -> None:
     for count, live in figures["scale"]["live"].items():
         print(
             f"{count} live jobs: {live['mb']:.0f} MB (a raw watch: {live['raw_watch_mb']:.0f}), idle "
-            f"{live['requests_per_s']:.2f} requests/s and {live['idle_cpu_percent']:.2f} % of a core"
+            f"{live['requests_per_s']:.2f} requests/s and {live['idle_cpu_percent']:.2f} % of a core",
+            f"; {live['cpu_ms_per_job']:.2f} ms of CPU to bring each to run" if "cpu_ms_per_job" in live else "",
+            sep="",
         )
     if transfer := figures.get("transfer"):
         print(f"transfer: {transfer['to_mb_per_s']:.0f} MB/s to the pod, {transfer['back_mb_per_s']:.0f} MB/s back")

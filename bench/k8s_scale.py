@@ -29,11 +29,12 @@ def scale(world: World, levels: list[int], ends: int, tracked: int, seconds: flo
             _delays(world, every, pods, _FIRST)
             figures["ends"][level] = _delays(world, every, pods, ends)
         for level in sorted({levels[-1], tracked}):
-            cpu, begin = siteward.cpu(), time.monotonic()
+            cpu, new = siteward.cpu(), level - len(pods)
             _top_up(world, siteward, pods, level)
-            figures["live"][len(pods)] = {"busy_cpu_s": siteward.cpu() - cpu, "busy_s": time.monotonic() - begin}
-            figures["live"][len(pods)] |= _idle(world, siteward, watch, seconds)
-        world.remove_pods()
+            figures["live"][len(pods)] = _idle(world, siteward, watch, seconds)
+            if new > 0:
+                figures["live"][len(pods)]["cpu_ms_per_job"] = 1000 * (siteward.cpu() - cpu) / new
+    world.remove_pods()
     try:
         import nvflare  # noqa: F401
     except ImportError:

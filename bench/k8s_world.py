@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 from tests.cluster import keys  # noqa: E402
-from tests.cluster.api import Api  # noqa: E402
+from tests.cluster.api import Api, ApiError  # noqa: E402
 from tests.cluster.cluster import Cluster, find_cluster  # noqa: E402
 from tests.cluster.fake_nodes import FakeNodes  # noqa: E402
 from tests.cluster.namespace import Namespace  # noqa: E402
@@ -79,8 +79,13 @@ class World:
     def remove_pods(self) -> None:
         """Delete all pods at once, and wait until they are gone."""
         path = f"{self.namespace.path}/pods"
-        self.api.delete(path, grace=0)
-        wait_until(lambda: not self.api.get(path, limit="1")["items"], lambda: "pods are left", deadline=300)
+
+        def gone() -> bool:
+            with suppress(ApiError):  # of thousands only some are deleted in the minute that a request has
+                self.api.delete(path, grace=0)
+            return not self.api.get(path, limit="1")["items"]
+
+        wait_until(gone, lambda: "pods are left", deadline=600)
 
     def set_running(self, pods: Iterable[str]) -> None:
         """Let pods on fake nodes run."""
