@@ -9,6 +9,8 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from siteward import (
     Context,
     Finding,
@@ -54,6 +56,7 @@ class Backend:
     def __init__(self, context: Context, options: options.SiteOptions) -> None:
         self._context = context
         self._options = options
+        self.stages = options.job_directory == "transfer"
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
@@ -153,7 +156,7 @@ class Backend:
             raise
         if built.secret is None:
             self._without_secret.add(name)
-        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"], ref.data["container"])
+        ref = evolve(ref, data={**ref.data, "uid": pod["metadata"]["uid"]})
         self._pods.expect(ref, waits)
         return ref
 
@@ -179,8 +182,7 @@ class Backend:
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
         """Have the job directory brought as soon as the pod waits for it."""
-        if self._options.job_directory == "transfer":
-            self._staging.expect(ref, source)
+        self._staging.expect(ref, source)
 
     def _send(self, ref: JobRef, source: Path) -> None:
         transfer.send(self._cluster, ref, source)
