@@ -46,10 +46,16 @@ if TYPE_CHECKING:
 _GC_MOMENT = 0.5
 
 
-def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
+def backend_of(parts: SiteParts, job: Job) -> str:
+    """Return the name of the backend that would run a job here; NoBackend when none would."""
+    return _choose(parts, offered_backends(job, parts.file.name))
+
+
+def build_request(parts: SiteParts, job: Job, secrets: Mapping[str, str] | None = None) -> tuple[Launcher, JobRequest]:
     """Choose the backend and check all that the job asks of this site; nothing is reserved or started.
 
-    NoBackend, or OptionsRefused with every other problem at once.
+    ``secrets`` are further ones by variable, with their values. NoBackend, or OptionsRefused with every other
+    problem at once.
     """
     file = parts.file
     if job.sites is not None and file.name not in job.sites:
@@ -87,7 +93,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
         module=module,
         args=spec.args if spec.args is not None else job.args,
         env={**file.env, **study_env, **job.env, **spec.env},
-        secrets=_secrets(parts, job, problems),
+        secrets={**_secrets(parts, job, problems), **(secrets or {})},
     )
     if problems:
         raise OptionsRefused(Problem(p.path, f"at site {file.name!r}: {p.message}", p.suggestion) for p in problems)
@@ -131,12 +137,23 @@ def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> dict[str, s
     return values
 
 
-def prepare(parts: SiteParts, job: Job) -> Prepared:
-    """Check a job and reserve its resources; ResourcesRefused if the site's manager says no."""
-    launcher, request = build_request(parts, job)
+def prepare(
+    parts: SiteParts,
+    job: Job,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    reservation: Reservation | None = None,
+) -> Prepared:
+    """Check a job and reserve its resources, unless a reservation for it is given already.
+
+    ResourcesRefused if the site's manager says no.
+    """
+    launcher, request = build_request(parts, job, secrets)
     if os.path.lexists(request.job_dir) and parts.store.get(job.id) is not None:
         raise _duplicate(parts, job.id)
-    return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
+    if reservation is None:
+        reservation = reserve(parts, requirement(job.resource_spec, parts.file.name), job.id)
+    return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=reservation)
 
 
 def _duplicate(parts: SiteParts, job_id: str) -> DuplicateJob:
@@ -144,10 +161,11 @@ def _duplicate(parts: SiteParts, job_id: str) -> DuplicateJob:
     return DuplicateJob(words)
 
 
-def _reserve(parts: SiteParts, job: Job) -> Reservation | None:
+def reserve(parts: SiteParts, wanted: Mapping[str, Any], job_id: str) -> Reservation | None:
+    """Reserve what the manager is asked for, None without a manager; ResourcesRefused when it says no."""
     if parts.manager is None:
         return None
-    answer = parts.manager.check(requirement(job.resource_spec, parts.file.name), job.id)
+    answer = parts.manager.check(wanted, job_id)
     if isinstance(answer, Refusal):
         raise ResourcesRefused(parts.file.name, answer)
     return answer
@@ -324,7 +342,8 @@ class Prepared:
     def start_queued(self, tracked: Tracked) -> None:
         """Launch a queued job at its turn; refused resources put it back into the queue, other failures end it."""
         try:
-            self.reservation = self.reservation or _reserve(self.parts, self.job)
+            wanted = requirement(self.job.resource_spec, self.parts.file.name)
+            self.reservation = self.reservation or reserve(self.parts, wanted, self.job.id)
             self._start(tracked, new=False)
         except ResourcesRefused as refused:
             words = refused.refusal.message
