@@ -9,11 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo demo-docker test check docs bench tox clean
+.PHONY: help demo demo-docker demo-nvflare test check docs bench tox clean
 
 help:
 	@echo "make demo    run the example: federated averaging over three sites"
 	@echo "make demo-docker  the same, with one of the sites in a Docker container"
+	@echo "make demo-nvflare  a federation of NVIDIA FLARE whose sites launch their jobs through siteward"
 	@echo "make test    run all tests (ARGS='-k name' for some of them)"
 	@echo "make check   lint, types and layers"
 	@echo "make docs    build the documentation and run its examples"
@@ -32,6 +33,9 @@ demo-docker: .venv/.dev
 	@rm -rf $(RESULTS)
 	$(BIN)/python -m tests.engine $(BIN)/siteward run examples/fedavg/job-docker.yaml $(SITES:%=--site examples/fedavg/sites/docker/%.yaml) --follow --output $(RESULTS)
 	$(show-results)
+
+demo-nvflare: .venv-nvflare/.made
+	.venv-nvflare/bin/python -m tests.plugins.nvflare
 
 define show-results
 	@echo
@@ -71,11 +75,17 @@ tox: .venv/.dev
 	scripts/install dev example
 	@touch $@
 
+# NVIDIA FLARE has an environment of its own: nothing else here needs it.
+.venv-nvflare/.made: .venv/.dev plugins/nvflare/pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-nvflare
+	$(BIN)/uv pip install --quiet --python .venv-nvflare/bin/python --group test -e core -e plugins/process -e plugins/docker -e plugins/nvflare
+	@touch $@
+
 .venv/.docs: scripts/install $(PROJECTS)
 	scripts/install docs test example
 	@touch $@
 
 clean:
-	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
+	rm -rf .venv .venv-nvflare .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
 	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/docker/state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
