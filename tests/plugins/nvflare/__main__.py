@@ -23,9 +23,7 @@ def main():
             for name in federation.names:
                 for row in federation.siteward(name, "ps", "--all"):
                     took = row["ended_at"] - row["started_at"]
-                    print(
-                        f"{name:8} ran it on backend {row['backend']}: {row['state']} in {took:.1f} s ({row['message']})"
-                    )
+                    print(f"{name:8} ran it on backend {row['backend']}: {row['state']} in {took:.1f} s")
         finally:
             federation.close()
     print("\nEverything is ended and removed.")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from siteward import Handle, Job, Reservation, ResourceError, Result, Site, SitewardError, UnknownJob, safe_name
+from siteward import Handle, Job, Reservation, ResourceError, Result, Site, UnknownJob, safe_name
 from siteward_nvflare.carrying import bring_home, forget_kit, pack
 from siteward_nvflare.meta import own_code, without_repeats
 from siteward_nvflare.process import JOB_DIR, JobProcess
@@ -47,8 +45,11 @@ class _Reserved:
 class Bridge:
     """Launches FLARE's jobs at a siteward site. ``shared`` backends see the files of this machine at the same paths."""
 
-    def __init__(self, site: Site, *, shared: tuple[str, ...], inherited_path: tuple[str, ...], log: Logger) -> None:
+    def __init__(
+        self, site: Site, *, name: str, shared: tuple[str, ...], inherited_path: tuple[str, ...], log: Logger
+    ) -> None:
         self.site = site
+        self._name = name
         self._shared = shared
         self._inherited_path = inherited_path
         self._log = log
@@ -109,7 +110,7 @@ class Bridge:
                 raise ValueError(f"job {wanted.job_id}: {words}")
             if backend in self._shared:
                 return self._launch(wanted, siteward_id, reserved)
-            with _folder(self.site.state_dir) as folder:
+            with tempfile.TemporaryDirectory(prefix="flare-", dir=self.site.state_dir) as folder:
                 pack(Path(wanted.process.workspace), wanted.job_id, Path(folder) / "workspace")
                 return self._launch(wanted, siteward_id, reserved, carried=folder)
         except BaseException:
@@ -137,7 +138,7 @@ class Bridge:
     def _description(self, wanted: Wanted, siteward_id: str) -> dict[str, Any]:
         offered = without_repeats(wanted.offered, wanted.resources)
         return {
-            "name": job_name(wanted.site, wanted.process.workspace),
+            "name": self._name,
             "id": siteward_id,
             "module": wanted.process.module,
             "launcher_spec": {"default": offered} if offered else {},
@@ -157,19 +158,19 @@ class Bridge:
 
     # --- a parent that is started again ---
 
-    def end_left_over(self, site: str, workspace: str) -> list[str]:
-        """End the jobs of this FLARE site that a parent before this one left running; return their ids.
+    def end_left_over(self) -> None:
+        """End the jobs of this FLARE site that a parent before this one left running, without waiting for it.
 
-        FLARE gives a parent that starts again a new token and tells the server that it has no jobs: it takes a
-        job process of before for dead, whatever that does (``_sync_client_jobs`` of its server).
+        A parent that starts again gets a new token and tells the server that it has no jobs: the server takes a
+        job process of before for dead, whatever that does (``_sync_client_jobs`` in FLARE's server).
         """
-        name = job_name(site, workspace)
-        left = [row.job_id for row in self.site.jobs(ended=False) if row.name == name]
-        for job_id in left:
-            self._log.warning("job %s was left by a parent that is gone: FLARE cannot take it back, ending it", job_id)
-            with suppress(SitewardError):
-                self.site.attach(job_id).terminate()
-        return left
+        for row in self.site.jobs(ended=False):
+            if row.name == self._name:
+                words = "job %s was left by a parent that is gone; FLARE cannot take it back, so it is ended"
+                self._log.warning(words, row.job_id)
+                handle = self.site.attach(row.job_id)
+                handle.add_done_callback(lambda done: forget_kit(done.job_dir))
+                handle.terminate()
 
     def _end_earlier(self, wanted: Wanted) -> None:
         """End an earlier process of the same job: a server that restores a job would have two that write one folder."""
@@ -178,10 +179,6 @@ class Bridge:
             if not handle.done():
                 handle.terminate(grace=0)
                 handle.wait(_LEFT_OVER)
-
-    def close(self, timeout: float) -> None:
-        """End what runs, wait for that at most ``timeout`` seconds, and close the site."""
-        self.site.close()
 
     # --- names ---
 
@@ -208,8 +205,3 @@ def job_name(site: str, workspace: str) -> str:
     """Return the name that all jobs of one FLARE site have: of this workspace, should two sites have one name."""
     digest = hashlib.sha256(workspace.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe_name(site, 31)}-{digest}"
-
-
-def _folder(state_dir: Path) -> tempfile.TemporaryDirectory[str]:
-    shutil.disk_usage(state_dir)
-    return tempfile.TemporaryDirectory(prefix="flare-", dir=state_dir)

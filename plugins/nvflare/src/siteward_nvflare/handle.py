@@ -110,6 +110,10 @@ class SitewardJobHandle(JobHandleSpec):  # type: ignore[misc]
         self._ended.set()
         self._launched.set()
 
+    def ended_within(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds for the end, and say whether it has come."""
+        return self._ended.wait(timeout)
+
     # --- what FLARE calls ---
 
     def poll(self) -> int:

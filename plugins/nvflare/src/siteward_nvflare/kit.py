@@ -89,7 +89,7 @@ def install(kit: Kit, site_file: Path, shared: tuple[str, ...] | None = None) ->
     record = {"version": 1, "had_resources_json": before is not None, "installed": _digest(text), "removed": removed}
     # In this order a crash leaves either FLARE's own launcher alone, or a record from which uninstall goes back.
     if before is not None:
-        _write(kit.local / BACKUP, before)
+        _write(kit.local / BACKUP, before, like=own)
     _write(kit.local / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     _write(own, text.encode())
     ours = {"format_version": 2, "components": _components(kit, site_file, shared)}
@@ -146,10 +146,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; another's mode is kept."""
+def _write(path: Path, content: bytes, *, like: Path | None = None) -> None:
+    """Write a file whole or not at all, with the mode that it has, or another has."""
     part = path.with_name(f".{path.name}.siteward")
     part.write_bytes(content)
-    if path.exists():
-        part.chmod(path.stat().st_mode & 0o777)
+    model = like or path
+    if model.exists():
+        part.chmod(model.stat().st_mode & 0o777)
     os.replace(part, path)

@@ -6,20 +6,22 @@ Each is the only launcher of its site. Names of classes are unique in FLARE, whi
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
-from nvflare.apis.job_launcher_spec import JobLauncherSpec, add_launcher
+from nvflare.apis.job_launcher_spec import JobLauncherSpec, JobReturnCode, add_launcher
 
 from siteward import Site, SiteFile, SitewardError
-from siteward_nvflare.bridge import PROPERTY, Bridge, Wanted
+from siteward_nvflare.bridge import PROPERTY, Bridge, Wanted, job_name
 from siteward_nvflare.handle import SitewardJobHandle
 from siteward_nvflare.meta import offered_backends, resource_block, study_of
 from siteward_nvflare.process import read_job_process
 
 # The server waits 20 s for a client's answer, and forgets the client when there is none.
 _LAUNCH_WITHIN = 8.0
+_END_WITHIN = 5.0
 
 
 class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
@@ -37,6 +39,7 @@ class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
         self._site_file = site_file
         self._shared = tuple(["process"] if shared is None else shared)
         self._bridge: Bridge | None = None
+        self._handles: list[SitewardJobHandle] = []
         try:
             SiteFile.load(site_file)
         except SitewardError as error:
@@ -49,17 +52,32 @@ class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
         elif event_type == EventType.BEFORE_JOB_LAUNCH:
             add_launcher(self, fl_ctx)
         elif event_type == EventType.SYSTEM_END and self._bridge is not None:
-            self._bridge.close(timeout=20.0)
+            self._close(self._bridge.site)
 
     def _open(self, fl_ctx: Any) -> None:
         if self._bridge is not None:
             return
-        site = Site.load(self._site_file)
-        path = tuple(each for each in os.environ.get("PYTHONPATH", "").split(":") if each)
-        self._bridge = Bridge(site, shared=self._shared, inherited_path=path, log=self.logger)
+        workspace = os.path.abspath(fl_ctx.get_prop(FLContextKey.ARGS).workspace)
+        self._bridge = Bridge(
+            Site.load(self._site_file),
+            name=job_name(fl_ctx.get_identity_name(), workspace),
+            shared=self._shared,
+            inherited_path=tuple(each for each in os.environ.get("PYTHONPATH", "").split(":") if each),
+            log=self.logger,
+        )
         fl_ctx.set_prop(PROPERTY, self._bridge, private=True, sticky=True)
-        args = fl_ctx.get_prop(FLContextKey.ARGS)
-        self._bridge.end_left_over(fl_ctx.get_identity_name(), os.path.abspath(args.workspace))
+        self._bridge.end_left_over()
+
+    def _close(self, site: Site) -> None:
+        """End what runs, as FLARE's own launchers do with their parent, and let go of the site."""
+        running = [each for each in self._handles if each.poll() == JobReturnCode.UNKNOWN]
+        for each in running:
+            each.terminate()
+        give_up = time.monotonic() + site.file.grace + _END_WITHIN
+        for each in running:
+            if not each.ended_within(max(0.0, give_up - time.monotonic())):
+                self.logger.warning("a job has not ended yet; it will be ended when this parent starts again")
+        site.close()
 
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: Any) -> SitewardJobHandle:
         """Launch a job and return soon, whatever the platform takes; RuntimeError in words when it cannot start."""
@@ -78,6 +96,7 @@ class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
                 self.logger,
             )
             handle.launch(_LAUNCH_WITHIN)
+            self._handles = [each for each in self._handles if each.poll() == JobReturnCode.UNKNOWN] + [handle]
         except (SitewardError, ValueError, OSError) as error:
             raise RuntimeError(f"siteward cannot start job {job_id}: {error}") from error
         return handle
