@@ -9,37 +9,37 @@ from nvflare.apis.workspace import Workspace
 
 from siteward_nvflare.process import read_job_process, split_options
 
+from .parent import CREDENTIALS
+
 JOB = "550e8400-e29b-41d4-a716-446655440000"
 
 
-def context(root, *, options=" secure_train=true print_conf=True", known=("secure_train=true",), **more):
+def context(root, **more):
     """Return a context as FLARE's client makes it for a launch."""
     (root / "startup").mkdir(parents=True, exist_ok=True)
     (root / "local").mkdir(exist_ok=True)
-    workspace = Workspace(str(root), "site-1")
-    fl_ctx = FLContext()
     job_args = {
         "exe_module": ("-m", "nvflare.private.fed.app.client.worker_process"),
         "job_id": ("-n", JOB),
         "client_name": ("-c", "site-1"),
-        "auth_token": ("-t", "secret-token"),
-        "auth_signature": ("-ts", "secret-signature"),
-        "ssid": ("-d", "secret-ssid"),
         "workspace": ("-m", str(root)),
         "startup_dir": ("-w", str(root / "startup")),
         "parent_url": ("-p", "tcp://localhost:4000"),
         "target": ("-g", "localhost:8002"),
         "scheme": ("-scheme", "http"),
         "startup_config_file": ("-s", "fed_client.json"),
-        "options": ("--set", options),
+        "options": ("--set", " secure_train=true print_conf=True"),
+        **CREDENTIALS,
+    }
+    values = {
+        FLContextKey.JOB_PROCESS_ARGS: job_args,
+        FLContextKey.WORKSPACE_OBJECT: Workspace(str(root), "site-1"),
+        FLContextKey.ARGS: SimpleNamespace(set=["secure_train=true"], workspace=str(root)),
         **more,
     }
-    args = SimpleNamespace(set=list(known), workspace=str(root))
-    fl_ctx.set_prop(FLContextKey.JOB_PROCESS_ARGS, job_args, private=True, sticky=False)
-    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, workspace, private=True, sticky=False)
-    fl_ctx.set_prop(
-        FLContextKey.ARGS, SimpleNamespace(set=list(known), workspace=str(root)), private=True, sticky=False
-    )
+    fl_ctx = FLContext()
+    for key, value in values.items():
+        fl_ctx.set_prop(key, value, private=True, sticky=False)
     return fl_ctx
 
 
@@ -51,7 +51,7 @@ def test_the_command_is_words_and_never_a_string(tmp_path):
     assert process.args[:4] == ["-m", str(root), "-w", str(root / "startup")]
     assert process.args[-3:] == ["--set", "secure_train=true", "print_conf=True"]
     assert "secret" not in " ".join(process.args)
-    assert set(process.credentials.values()) == {"secret-token", "secret-signature", "secret-ssid"}
+    assert set(process.credentials.values()) == {value for _, value in CREDENTIALS.values()}
     assert str(root / JOB / "app_site-1" / "custom") in process.python_path
 
 
@@ -85,7 +85,5 @@ def test_options_keep_their_blanks(options, known, words):
 @pytest.mark.parametrize("missing", [FLContextKey.JOB_PROCESS_ARGS, FLContextKey.WORKSPACE_OBJECT])
 def test_what_is_missing_is_named(tmp_path, missing):
     """An older FLARE has not all of it."""
-    fl_ctx = context(tmp_path)
-    fl_ctx.remove_prop(missing, force_removal=True)
     with pytest.raises(ValueError, match=f"{missing}.*NVIDIA FLARE 2.9"):
-        read_job_process(fl_ctx, JOB, server=False)
+        read_job_process(context(tmp_path, **{missing: None}), JOB, server=False)
