@@ -45,6 +45,8 @@ def free_port():
 class Federation:
     """``server`` and ``clients``: each has a startup kit in ``kits/<name>`` and a siteward site in ``sites/<name>``."""
 
+    bin = BIN
+
     def __init__(self, folder, clients=("site-1", "site-2")):
         self.folder = Path(folder)
         self.clients = tuple(clients)

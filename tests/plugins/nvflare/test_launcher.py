@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from pathlib import Path
 
 import psutil
 import pytest
@@ -11,6 +10,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 
 from siteward import Site
+from siteward_nvflare import ClientSitewardLauncher
 
 from . import faults
 from .parent import CREDENTIALS, DEADLINE, Parent, until
@@ -19,8 +19,10 @@ UNKNOWN = 127
 FOREVER = "signal.pause()"
 # Ends by TERM, and says so.
 PATIENT = (
-    "signal.signal(signal.SIGTERM, lambda *_: (tell('term', 1), os._exit(0))); tell('up', os.getpid())\nsignal.pause()"
+    "signal.signal(signal.SIGTERM, lambda *_: (tell('term', 1), os._exit(0)))\ntell('up', os.getpid())\nsignal.pause()"
 )
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntell('up', os.getpid())\nwhile True: signal.pause()"
+VARIABLES = ("NVFLARE_JOB_AUTH_TOKEN", "NVFLARE_JOB_TOKEN_SIGNATURE", "NVFLARE_JOB_SSID")
 
 
 @pytest.fixture
@@ -104,9 +106,7 @@ def test_what_a_job_sees(parent, monkeypatch):
     assert seen["argv"][-3:] == ["--set", "secure_train=true", "print_conf=True"]
     assert str(parent.root / "job-1" / "app_site-1" / "custom") in seen["path"]
     assert str(parent.root / "local" / "custom") in seen["path"]
-    assert {
-        seen["env"][name] for name in ("NVFLARE_JOB_AUTH_TOKEN", "NVFLARE_JOB_TOKEN_SIGNATURE", "NVFLARE_JOB_SSID")
-    } == {value for _, value in CREDENTIALS.values()}
+    assert {seen["env"][name] for name in VARIABLES} == {value for _, value in CREDENTIALS.values()}
     assert "PARENTS_OWN" not in seen["env"]
 
 
@@ -138,7 +138,7 @@ def test_a_running_job_has_no_code_and_waiting_goes_on(parent):
 
 
 def test_an_abort_gives_time(parent):
-    """TERM first: the job may save what it has; FLARE's own launchers kill at once. Any number of times, in any order."""
+    """TERM first: the job may save what it has; FLARE's own launchers kill at once. Any number of times."""
     handle = parent.launch(behaviour=PATIENT)
     parent.told("job-1", "up")
     for _ in range(3):
@@ -151,9 +151,7 @@ def test_an_abort_gives_time(parent):
 
 def test_a_job_that_does_not_heed_term_is_killed(parent):
     """After the site's grace period."""
-    handle = parent.launch(
-        behaviour="signal.signal(signal.SIGTERM, signal.SIG_IGN); tell('up', os.getpid())\nwhile True: signal.pause()"
-    )
+    handle = parent.launch(behaviour=DEAF)
     pid = parent.told("job-1", "up")
     handle.terminate()
     assert ends(handle) == 9
@@ -174,15 +172,15 @@ def test_a_slow_launch_answers_in_time(make, with_faults):
     """FLARE's server forgets a client after 20 s; the handle is there before, and an abort is remembered."""
     (with_faults / "delay").write_text("25")
     parent = make()
-    parent.launcher_thread = threading.Thread(
-        target=lambda: setattr(parent, "handle", parent.launch(behaviour=FOREVER))
-    )
-    parent.launcher_thread.start()
-    parent.launcher_thread.join(19)
-    assert not parent.launcher_thread.is_alive()
-    assert parent.handle.poll() == UNKNOWN
-    parent.handle.terminate()
-    assert ends(parent.handle) == 9
+    launched = []
+    thread = threading.Thread(target=lambda: launched.append(parent.launch(behaviour=FOREVER)))
+    thread.start()
+    thread.join(19)
+    (handle,) = launched
+    assert handle.poll() == UNKNOWN
+    handle.terminate()
+    assert ends(handle) == 9
+    thread.join()
 
 
 REFUSED = {
@@ -211,7 +209,7 @@ def test_a_wrong_site_file_is_told_when_flare_starts(tmp_path):
     file = tmp_path / "site.yaml"
     file.write_text("name: x\nbackends: {}\n")
     with pytest.raises(ValueError, match="expected at least one backend"):
-        Parent.__init__.__globals__["ClientSitewardLauncher"](str(file))
+        ClientSitewardLauncher(str(file))
 
 
 def test_studies_of_the_site_reach_the_job(make):
@@ -372,4 +370,4 @@ def test_no_key_stays_behind(remote):
     kept = [path for path in (remote.folder / "state").rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if b"very-secret-key" in path.read_bytes()]
-    assert not list(Path(remote.folder / "state").glob("flare-*"))
+    assert not list((remote.folder / "state").glob("flare-*"))
