@@ -11,6 +11,7 @@ from . import faults
 from .federation import Federation, until
 
 GPU = {"num_of_gpus": 1}
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +83,12 @@ def test_a_job_completes_through_siteward(federation):
 
 
 def test_secrets_are_nowhere(federation):
-    """A job's token, signature and session id: in no command line, and in no file of siteward's or FLARE's."""
+    """A job's token and signature: in no command line, and in no file of siteward's or FLARE's."""
     job_id = federation.submit("secrets", train_args="--fault slow --at site-1")
     training(federation, "site-1", job_id)
     # FLARE's job process forgets them; the kernel still shows what it was started with.
     started = started_with(process_of(federation, "site-1", job_id))
-    secrets = [value for name, value in started.items() if name.startswith("NVFLARE_JOB_")]
-    assert len(secrets) == 3
-    assert all(len(value) > 8 for value in secrets), started
+    secrets = [started[name] for name in ("NVFLARE_JOB_AUTH_TOKEN", "NVFLARE_JOB_TOKEN_SIGNATURE")]
     lines = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
     federation.ask("abort", job_id)
     assert federation.finish(job_id) == "FINISHED:ABORTED"

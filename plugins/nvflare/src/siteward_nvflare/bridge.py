@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from logging import Logger
 from pathlib import Path
@@ -20,6 +21,8 @@ from siteward_nvflare.process import JOB_DIR, JobProcess
 
 PROPERTY = "_siteward_bridge"
 _LEFT_OVER = 30.0
+# FLARE's own resource manager keeps a reservation as long (expiration_period of its kits).
+_RESERVED_FOR = 300.0
 
 
 @frozen(kw_only=True)
@@ -40,6 +43,7 @@ class _Reserved:
     job_id: str
     siteward_id: str
     reservation: Reservation | None
+    since: float
 
 
 class Bridge:
@@ -61,12 +65,23 @@ class Bridge:
 
     def reserve(self, requirement: Mapping[str, Any], job_id: str, site: str) -> str:
         """Reserve for a job of FLARE's and return a token; ResourcesRefused when the site's manager says no."""
+        self._forget_old()
         siteward_id = self._unused_id(job_id, site)
         reservation = self.site.reserve(requirement, siteward_id)
         token = uuid4().hex
         with self._lock:
-            self._reserved[token] = _Reserved(job_id=job_id, siteward_id=siteward_id, reservation=reservation)
+            self._reserved[token] = _Reserved(
+                job_id=job_id, siteward_id=siteward_id, reservation=reservation, since=time.monotonic()
+            )
         return token
+
+    def _forget_old(self) -> None:
+        """Give back what a server has asked for and, gone meanwhile perhaps, neither used nor cancelled."""
+        oldest = time.monotonic() - _RESERVED_FOR
+        with self._lock:
+            old = [token for token, each in self._reserved.items() if each.since < oldest]
+        for token in old:
+            self.give_back(token)
 
     def allocate(self, token: str) -> None:
         """Keep a reservation for the launch that follows; ResourceError when there is none."""
@@ -151,10 +166,12 @@ class Bridge:
         if handle.backend in self._shared:
             return
         if result.workspace != "returned":
-            self._log.error("job %s: its results came home %s: %s", wanted.job_id, result.workspace, result.message)
-        for words in bring_home(handle.job_dir, wanted.job_id, Path(wanted.process.workspace)):
-            self._log.warning("job %s: not taken back: %s", wanted.job_id, words)
-        forget_kit(handle.job_dir)
+            self._log.error("job %s: its results are %s: %s", wanted.job_id, result.workspace, result.message)
+        try:
+            for words in bring_home(handle.job_dir, wanted.job_id, Path(wanted.process.workspace)):
+                self._log.warning("job %s: not taken back: %s", wanted.job_id, words)
+        finally:
+            forget_kit(handle.job_dir)
 
     # --- a parent that is started again ---
 

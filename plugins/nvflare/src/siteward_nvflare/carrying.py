@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -37,42 +37,40 @@ def bring_home(job_dir: Path, job_id: str, workspace: Path) -> list[str]:
     Only plain files and folders: a link that a job leaves could point anywhere.
     """
     skipped = []
-    root = job_dir / job_id
-    for folder, entry in _walk(root):
-        target = workspace / job_id / os.path.relpath(folder, root) / entry.name
+    pending = [(str(job_dir / job_id), str(workspace / job_id))]
+    while pending:
+        source, target = pending.pop()
         try:
-            _take(entry, target)
+            entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+            _make_folder(target)
         except OSError as error:
-            skipped.append(f"{target.relative_to(workspace)}: {error.strerror or error}")
+            skipped.append(f"{os.path.relpath(target, workspace)}: {error.strerror or error}")
+            continue
+        for entry in entries:
+            there = os.path.join(target, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append((entry.path, there))
+                continue
+            try:
+                _take(entry.path, there)
+            except OSError as error:
+                skipped.append(f"{os.path.relpath(there, workspace)}: {error.strerror or error}")
     return skipped
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    pending = [str(root)]
-    while pending:
-        folder = pending.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            yield folder, entry
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
+def _make_folder(path: str) -> None:
+    if os.path.islink(path):
+        raise OSError("a link is in its place")
+    os.makedirs(path, exist_ok=True)
 
 
-def _take(entry: os.DirEntry[str], target: Path) -> None:
-    if target.is_symlink():
-        raise OSError(f"a link is in the way at {target.name}")
-    if entry.is_dir(follow_symlinks=False):
-        target.mkdir(exist_ok=True)
-        return
-    fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as source:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError("is not a plain file")
-        with target.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+def _take(source: str, target: str) -> None:
+    with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError("is no plain file")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with open(os.open(target, flags, 0o666), "wb") as copy:
+            shutil.copyfileobj(stream, copy)
 
 
 def forget_kit(job_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -32,6 +33,10 @@ def _check_flare() -> Iterator[Finding]:
     if importlib.util.find_spec("nvflare") is None:
         remedy = "Install siteward-nvflare into the environment that runs the FLARE site"
         yield Finding(level="fail", subject="nvflare", message="cannot be imported here", remedy=remedy)
+        return
+    version = importlib.metadata.version("nvflare")
+    if [int(part) for part in version.split(".")[:2] if part.isdigit()] < [2, 9]:
+        yield Finding(level="fail", subject="nvflare", message=f"is {version}", remedy="Install NVIDIA FLARE 2.9")
 
 
 def _check_components(kit: Kit) -> Iterator[Finding]:
