@@ -16,6 +16,7 @@ def main(kit, user):
         "submit": session.submit_job,
         "meta": session.get_job_meta,
         "abort": session.abort_job,
+        "shutdown": session.shutdown,
         "resources": lambda: session.report_resources("all"),
         "info": lambda: [client.name for client in session.get_system_info().client_info],
     }

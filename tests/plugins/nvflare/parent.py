@@ -1,9 +1,14 @@
 """A FLARE parent as a launcher sees it, without a federation: a workspace, contexts, and jobs that do as told."""
 
 import json
+import os
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
+import psutil
+import pytest
 import yaml
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -12,7 +17,16 @@ from nvflare.apis.workspace import Workspace
 
 from siteward_nvflare import ClientSitewardLauncher, ServerSitewardLauncher, SitewardResourceManager
 
+from . import faults
+
 DEADLINE = 60.0
+UNKNOWN = 127
+FOREVER = "signal.pause()"
+# Ends by TERM, and says so.
+PATIENT = (
+    "signal.signal(signal.SIGTERM, lambda *_: (tell('term', 1), os._exit(0)))\ntell('up', os.getpid())\nsignal.pause()"
+)
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntell('up', os.getpid())\nwhile True: signal.pause()"
 CREDENTIALS = {
     "auth_token": ("-t", "very-secret-token"),
     "auth_signature": ("-ts", "very-secret-signature"),
@@ -123,3 +137,46 @@ class Parent:
     def close(self):
         """End what runs, and the site's keeper with it."""
         self.event(EventType.SYSTEM_END)
+
+
+def ends(handle):
+    """Wait for a job's end and return its code."""
+    waiter = threading.Thread(target=handle.wait)
+    waiter.start()
+    waiter.join(DEADLINE)
+    assert not waiter.is_alive()
+    return handle.poll()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make parents; each is closed at the end, and the keepers of their sites are ended."""
+    made = []
+
+    def make_parent(folder="a", **options):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        made.append(Parent(tmp_path / folder, **options))
+        return made[-1]
+
+    yield make_parent
+    for each in made:
+        each.close()
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(str(tmp_path) in word for word in words) and process.pid != os.getpid():
+            process.kill()
+
+
+@pytest.fixture
+def parent(make):
+    """One client's parent."""
+    return make()
+
+
+@pytest.fixture
+def with_faults(tmp_path, monkeypatch):
+    """The plugins of ``faults`` are installed; return the folder whose files say what happens."""
+    monkeypatch.syspath_prepend(str(faults.install(tmp_path / "plugins")))
+    monkeypatch.setenv("SITEWARD_TEST_FAULTS", str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("faults", None)

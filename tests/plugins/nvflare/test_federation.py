@@ -189,8 +189,8 @@ def test_a_client_that_is_killed_ends_its_jobs_when_it_is_back(federation):
 
 
 def test_flare_s_own_launcher_is_back_after_uninstalling(federation):
-    """One site goes back, the others stay: the federation goes on."""
-    federation.parents["site-2"].terminate()
+    """One site is shut down as FLARE does it, and goes back; the others stay, and the federation goes on."""
+    federation.ask("shutdown", "client", ["site-2"])
     federation.parents["site-2"].wait(60)
     federation.run(federation.bin / "siteward-nvflare", "uninstall", federation.kit("site-2"))
     before = len(federation.siteward("site-2", "ps", "--all"))

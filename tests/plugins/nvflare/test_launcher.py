@@ -1,7 +1,5 @@
-"""The launcher, its handle and its resource manager at a real site, without a federation around them."""
+"""The launcher and its handle at a real site, without a federation around them."""
 
-import os
-import sys
 import threading
 
 import psutil
@@ -12,60 +10,9 @@ from nvflare.apis.fl_constant import FLContextKey
 from siteward import Site
 from siteward_nvflare import ClientSitewardLauncher
 
-from . import faults
-from .parent import CREDENTIALS, DEADLINE, Parent, until
+from .parent import CREDENTIALS, DEADLINE, DEAF, FOREVER, PATIENT, UNKNOWN, ends
 
-UNKNOWN = 127
-FOREVER = "signal.pause()"
-# Ends by TERM, and says so.
-PATIENT = (
-    "signal.signal(signal.SIGTERM, lambda *_: (tell('term', 1), os._exit(0)))\ntell('up', os.getpid())\nsignal.pause()"
-)
-DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntell('up', os.getpid())\nwhile True: signal.pause()"
 VARIABLES = ("NVFLARE_JOB_AUTH_TOKEN", "NVFLARE_JOB_TOKEN_SIGNATURE", "NVFLARE_JOB_SSID")
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Make parents; each is closed at the end, and the keepers of their sites are ended."""
-    made = []
-
-    def make_parent(folder="a", **options):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        made.append(Parent(tmp_path / folder, **options))
-        return made[-1]
-
-    yield make_parent
-    for each in made:
-        each.close()
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(tmp_path) in word for word in words) and process.pid != os.getpid():
-            process.kill()
-
-
-@pytest.fixture
-def parent(make):
-    """One client's parent."""
-    return make()
-
-
-@pytest.fixture
-def with_faults(tmp_path, monkeypatch):
-    """The plugins of ``faults`` are installed; return the folder whose files say what happens."""
-    monkeypatch.syspath_prepend(str(faults.install(tmp_path / "plugins")))
-    monkeypatch.setenv("SITEWARD_TEST_FAULTS", str(tmp_path))
-    yield tmp_path
-    sys.modules.pop("faults", None)
-
-
-def ends(handle):
-    """Wait for a job's end and return its code."""
-    waiter = threading.Thread(target=handle.wait)
-    waiter.start()
-    waiter.join(DEADLINE)
-    assert not waiter.is_alive()
-    return handle.poll()
 
 
 def test_the_launcher_offers_itself(parent):
@@ -220,70 +167,6 @@ def test_studies_of_the_site_reach_the_job(make):
     assert parent.told("job-1", "mode") == "prod"
 
 
-# --- resources ---
-
-
-def check(parent, job_id, requirement):
-    """Ask the resource manager as FLARE's client does."""
-    return parent.manager.check_resources(requirement, parent.context(job_id))
-
-
-def test_what_a_job_is_given_reaches_it_alone(make, with_faults):
-    """Not the parent's environment, not the next job (with FLARE's consumer it stays in the parent's for ever)."""
-    parent = make(resources={"one_unit": {}})
-    gpu = {"num_of_gpus": 1}
-    enough, token = check(parent, "job-1", gpu)
-    assert enough
-    allocated = parent.manager.allocate_resources(gpu, token, parent.context("job-1"))
-    assert allocated
-    behaviour = "tell('seen', os.environ.get('CUDA_VISIBLE_DEVICES'))\n" + PATIENT
-    first = parent.launch("job-1", behaviour, resource_spec={"site-1": gpu})
-    assert parent.told("job-1", "seen") == "7"
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    assert check(parent, "job-2", gpu) == (False, "the one GPU is with job-1-site-1")
-    second = parent.launch("job-3", behaviour)
-    assert parent.told("job-3", "seen") is None
-    for handle in (first, second):
-        handle.terminate()
-        ends(handle)
-    until(lambda: parent.manager.report_resources(parent.context())["one_unit"]["holder"] is None)
-    for _ in range(3):
-        parent.manager.free_resources(allocated, token, parent.context())
-    enough, token = check(parent, "job-2", gpu)
-    assert enough
-    parent.manager.free_resources(allocated, "another token", parent.context())
-    assert not check(parent, "job-4", gpu)[0]
-    parent.manager.cancel_resources(gpu, token, parent.context())
-    parent.manager.cancel_resources(gpu, token, parent.context())
-    assert check(parent, "job-4", gpu)[0]
-
-
-def test_a_reservation_ends_with_a_launch_that_fails(make, with_faults):
-    """And with a launch that never comes: FLARE frees what it was told is allocated."""
-    parent = make(resources={"one_unit": {}})
-    gpu = {"num_of_gpus": 1}
-    _, token = check(parent, "job-1", gpu)
-    parent.manager.allocate_resources(gpu, token, parent.context("job-1"))
-    with pytest.raises(RuntimeError):
-        parent.launch("job-1", study="none", resource_spec={"site-1": gpu})
-    _, token = check(parent, "job-2", gpu)
-    allocated = parent.manager.allocate_resources(gpu, token, parent.context("job-2"))
-    parent.manager.free_resources(allocated, token, parent.context())
-    assert check(parent, "job-3", gpu)[0]
-
-
-def test_what_is_not_reserved_is_not_allocated(make, with_faults):
-    """An unknown token, or one that was cancelled."""
-    parent = make(resources={"one_unit": {}})
-    _, token = check(parent, "job-1", {})
-    parent.manager.cancel_resources({}, token, parent.context())
-    for each in (token, "nonsense"):
-        with pytest.raises(Exception, match="nothing is reserved"):
-            parent.manager.allocate_resources({}, each, parent.context("job-1"))
-    with pytest.raises(TypeError):
-        parent.manager.check_resources([], parent.context("job-1"))
-
-
 # --- parents that come and go ---
 
 
@@ -321,53 +204,3 @@ def test_a_job_that_is_launched_again_has_the_field_alone(make):
     assert parent.told("job-1", "alone") is False
     assert ends(second) == 0
     assert ends(first) == 9
-
-
-# --- places that do not see this machine's files ---
-
-
-@pytest.fixture
-def remote(make):
-    """A parent whose backend is taken for one on another machine: everything is carried."""
-    return make(shared=[])
-
-
-def test_a_workspace_is_carried_to_and_fro(remote):
-    """The job sees a workspace of its own, at another path; what it leaves in its folder comes home before the end."""
-    (remote.root / "local" / "study_runtime.yaml").write_text("secrets")
-    (remote.root / "startup" / "start.sh").write_text("")
-    behaviour = (
-        "tell('seen', [workspace, sorted(os.listdir(workspace)), sorted(os.listdir(workspace + '/startup')),"
-        " os.listdir(workspace + '/local'), [each for each in sys.path if 'custom' in each]])\n"
-        "os.mkdir(os.path.join(workspace, job, 'models'))\n"
-        "open(os.path.join(workspace, job, 'models', 'best'), 'w').write('weights')\n"
-        "os.symlink('/etc/passwd', os.path.join(workspace, job, 'link'))"
-    )
-    assert ends(remote.launch(behaviour=behaviour)) == 0
-    workspace, top, startup, local, path = remote.told("job-1", "seen")
-    assert workspace != str(remote.root)
-    assert top == ["job-1", "local", "startup"]
-    assert startup == ["client.key"]
-    assert local == []
-    assert path == [f"{workspace}/job-1/app_site-1/custom", f"{workspace}/local/custom"]
-    assert (remote.root / "job-1" / "models" / "best").read_text() == "weights"
-    assert not os.path.lexists(remote.root / "job-1" / "link")
-
-
-def test_results_come_home_whatever_the_end(remote):
-    """Also of a job that is aborted; FLARE's own transfer happens only at a clean exit."""
-    handle = remote.launch(behaviour=PATIENT)
-    jobs = remote.folder / "state" / "jobs" / "job-1-site-1" / "work"
-    until((jobs / "job-1" / "up").exists)
-    handle.terminate()
-    assert ends(handle) == 9
-    assert remote.told("job-1", "term") == 1
-
-
-def test_no_key_stays_behind(remote):
-    """siteward keeps ended jobs' folders for a while; keys and certificates are not in them."""
-    assert ends(remote.launch()) == 0
-    kept = [path for path in (remote.folder / "state").rglob("*") if path.is_file()]
-    assert kept
-    assert not [path for path in kept if b"very-secret-key" in path.read_bytes()]
-    assert not list((remote.folder / "state").glob("flare-*"))
