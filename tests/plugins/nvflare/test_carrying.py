@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from siteward_nvflare.carrying import bring_home
+from siteward_nvflare.carrying import bring_home, pack
 
 from .parent import PATIENT, ends, until
 
@@ -54,6 +54,33 @@ def test_no_key_stays_behind(remote):
     assert kept
     assert not [path for path in kept if b"very-secret-key" in path.read_bytes()]
     assert not list((remote.folder / "state").glob("flare-*"))
+
+
+def test_what_is_the_site_s_own_does_not_go(tmp_path):
+    """Its file, its state and its secrets, should they lie in `local`; of the kit only what a job process reads."""
+    workspace, target = tmp_path / "workspace", tmp_path / "state" / "target"
+    files = {
+        "startup/client.key": True,
+        "startup/fed_client.json": True,
+        "startup/start.sh": False,
+        "local/resources.json": True,
+        "local/custom/code.py": True,
+        "local/siteward__p_resources.json": False,
+        "local/study_runtime.yaml": False,
+        "local/site.yaml": False,
+        "local/secrets/token": False,
+        "local/state/siteward.db": False,
+        "job/app/config.json": True,
+        "another-job/log.txt": False,
+        "daemon_pid.fl": False,
+    }
+    for name in files:
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text(name)
+    local = workspace / "local"
+    pack(workspace, "job", target, leave_out=[local / "site.yaml", local / "secrets" / "token", local / "state"])
+    packed = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert packed == {name for name, goes in files.items() if goes}
 
 
 def test_only_plain_files_come_home(tmp_path):

@@ -126,11 +126,18 @@ class Bridge:
             if backend in self._shared:
                 return self._launch(wanted, siteward_id, reserved)
             with tempfile.TemporaryDirectory(prefix="flare-", dir=self.site.state_dir) as folder:
-                pack(Path(wanted.process.workspace), wanted.job_id, Path(folder) / "workspace")
+                target = Path(folder) / "workspace"
+                pack(Path(wanted.process.workspace), wanted.job_id, target, leave_out=self._own_files())
                 return self._launch(wanted, siteward_id, reserved, carried=folder)
         except BaseException:
             self._cancel(reserved)
             raise
+
+    def _own_files(self) -> list[Path]:
+        """Return what is the site's alone: should it lie among FLARE's files, it does not go to jobs."""
+        file = self.site.file
+        secrets = [file.base_dir / Path(each.file).expanduser() for each in file.job_secrets.values() if each.file]
+        return [file.base_dir / Path(file.file).name, self.site.state_dir, *secrets]
 
     def _launch(
         self, wanted: Wanted, siteward_id: str, reserved: _Reserved | None, *, carried: str | None = None

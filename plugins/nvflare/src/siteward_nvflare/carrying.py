@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,20 +15,31 @@ _STARTUP_FILES = ("*.crt", "*.key", "*.pem", "*.json")
 _NOT_FOR_JOBS = ("*__p_resources.json", "study_data.yaml", "study_runtime.yaml", "siteward*", "*.before-siteward")
 
 
-def pack(workspace: Path, job_id: str, target: Path) -> None:
-    """Copy what a job needs of FLARE's workspace: certificates and configuration, ``local``, its own folder."""
-    shutil.copytree(workspace / "startup", target / "startup", ignore=_only(_STARTUP_FILES))
+def pack(workspace: Path, job_id: str, target: Path, *, leave_out: Collection[Path] = ()) -> None:
+    """Copy what a job needs of FLARE's workspace: certificates and configuration, ``local``, its own folder.
+
+    ``leave_out`` are files and folders, wherever they lie, that are the site's own.
+    """
+    own = {os.path.realpath(path) for path in leave_out}
+
+    def ignore_in_startup(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if not _matches(name, _STARTUP_FILES) or _is_own(folder, name, own)]
+
+    def ignore_in_local(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if _matches(name, _NOT_FOR_JOBS) or _is_own(folder, name, own)]
+
+    shutil.copytree(workspace / "startup", target / "startup", ignore=ignore_in_startup)
     if (workspace / "local").is_dir():
-        shutil.copytree(workspace / "local", target / "local", ignore=shutil.ignore_patterns(*_NOT_FOR_JOBS))
+        shutil.copytree(workspace / "local", target / "local", ignore=ignore_in_local)
     shutil.copytree(workspace / job_id, target / job_id, symlinks=True)
 
 
-def _only(patterns: tuple[str, ...]) -> Callable[[str, list[str]], list[str]]:
-    def ignore(folder: str, names: list[str]) -> list[str]:
-        keep = {name for name in names for pattern in patterns if fnmatch(name, pattern)}
-        return [name for name in names if name not in keep]
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
-    return ignore
+
+def _is_own(folder: str, name: str, own: Collection[str]) -> bool:
+    return os.path.realpath(os.path.join(folder, name)) in own
 
 
 def bring_home(job_dir: Path, job_id: str, workspace: Path) -> list[str]:
