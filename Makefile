@@ -9,12 +9,13 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help demo demo-docker demo-k8s test check docs bench tox clean
+.PHONY: help demo demo-docker demo-k8s demo-nvflare test check docs bench tox clean
 
 help:
 	@echo "make demo    run the example: federated averaging over three sites"
 	@echo "make demo-docker  the same, with one of the sites in a Docker container"
 	@echo "make demo-k8s     the same, with the clients as pods of a Kubernetes cluster"
+	@echo "make demo-nvflare  a federation of NVIDIA FLARE whose sites launch their jobs through siteward"
 	@echo "make test    run all tests (ARGS='-k name' for some of them)"
 	@echo "make check   lint, types and layers"
 	@echo "make docs    build the documentation and run its examples"
@@ -40,6 +41,8 @@ demo-k8s: .venv/.dev
 	@rm -rf $(RESULTS)
 	$(BIN)/python -m tests.cluster $(BIN)/siteward run examples/fedavg/job-k8s.yaml $(SITES:%=--site examples/fedavg/sites/k8s/%.yaml) --follow --output $(RESULTS)
 	$(show-results)
+demo-nvflare: .venv-nvflare/.made
+	.venv-nvflare/bin/python -m tests.plugins.nvflare
 
 define show-results
 	@echo
@@ -80,11 +83,17 @@ tox: .venv/.dev
 	scripts/install dev example
 	@touch $@
 
+# NVIDIA FLARE has an environment of its own: nothing else here needs it.
+.venv-nvflare/.made: .venv/.dev plugins/nvflare/pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-nvflare
+	$(BIN)/uv pip install --quiet --python .venv-nvflare/bin/python --group test -e core -e plugins/process -e plugins/docker -e plugins/nvflare
+	@touch $@
+
 .venv/.docs: scripts/install $(PROJECTS)
 	scripts/install docs test example
 	@touch $@
 
 clean:
-	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
-	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/docker/state examples/fedavg/sites/k8s/state
+	rm -rf .venv .venv-nvflare .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
+	rm -rf results dist docs/_build examples/fedavg/sites/state examples/fedavg/sites/*/state
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from siteward import (
     LaunchError,
     LaunchRefused,
     LaunchUncertain,
+    NoBackend,
     OptionsRefused,
     Reason,
     ResourcesRefused,
@@ -774,3 +775,45 @@ def test_a_closing_site_takes_no_job_out_of_the_queue(places):
         place.end("b", exit_code=5)
         assert again.attach("b").wait(10).exit_code == 5
         assert again.attach("a").wait(10).exit_code == 0
+
+
+def test_a_reservation_made_before_there_is_a_job_goes_to_it(places):
+    """The launch takes it and makes no other; one that no job has taken is given back."""
+    manager = units(free=2)
+    site = (place := places("watch", **with_units(manager))).site()
+    first, second = (site.reserve({"units": 1}, name) for name in ("a", "b"))
+    with pytest.raises(ResourcesRefused, match="1 units asked, 0 free"):
+        site.reserve({"units": 1}, "c")
+    site.cancel(second)
+    site.start(site.prepare(job(id="a"), reservation=first))
+    assert [each for each in manager.log if each[0] != "cancel"] == [
+        ("check", "a"),
+        ("check", "b"),
+        ("check", "c"),
+        ("allocate", "t-a"),
+    ]
+    assert manager.free == 1
+    place.end("a")
+
+
+def test_secrets_of_one_launch_reach_the_job_alone(place):
+    """Values given at launch are in the job's environment, and in no file of the site."""
+    site = place.site()
+    handle = site.start(site.prepare(job(id="a"), secrets={"TOKEN": "0-very-secret-0"}))
+    [(request,)] = place.control.calls["launch"]
+    assert request.environment("/here")["TOKEN"] == "0-very-secret-0"
+    place.end("a")
+    assert handle.wait(10).state is JobState.SUCCEEDED
+    site.close()
+    files = [path for path in place.path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"0-very-secret-0" in path.read_bytes()]
+
+
+def test_the_backend_of_a_job_can_be_told_before_its_launch(place):
+    """The same choice as the launch makes, and nothing is reserved or started."""
+    site = place.site()
+    assert site.backend_of(job()) == "fake"
+    with pytest.raises(NoBackend, match="other"):
+        site.backend_of(job(launcher_spec={"default": {"other": {}}}))
+    assert site.jobs() == []

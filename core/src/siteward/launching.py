@@ -46,10 +46,16 @@ if TYPE_CHECKING:
 _GC_MOMENT = 0.5
 
 
-def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
+def backend_of(parts: SiteParts, job: Job) -> str:
+    """Return the name of the backend that would run a job here; NoBackend when none would."""
+    return _choose(parts, offered_backends(job, parts.file.name))
+
+
+def build_request(parts: SiteParts, job: Job, secrets: Mapping[str, str] | None = None) -> tuple[Launcher, JobRequest]:
     """Choose the backend and check all that the job asks of this site; nothing is reserved or started.
 
-    NoBackend, or OptionsRefused with every other problem at once.
+    ``secrets`` are further ones by variable, with their values. NoBackend, or OptionsRefused with every other
+    problem at once.
     """
     file = parts.file
     if job.sites is not None and file.name not in job.sites:
@@ -87,7 +93,7 @@ def build_request(parts: SiteParts, job: Job) -> tuple[Launcher, JobRequest]:
         module=module,
         args=spec.args if spec.args is not None else job.args,
         env={**file.env, **study_env, **job.env, **spec.env},
-        secrets=_secrets(parts, job, problems),
+        secrets={**_secrets(parts, job, problems), **(secrets or {})},
     )
     if problems:
         raise OptionsRefused(Problem(p.path, f"at site {file.name!r}: {p.message}", p.suggestion) for p in problems)
@@ -131,12 +137,23 @@ def _secrets(parts: SiteParts, job: Job, problems: list[Problem]) -> dict[str, s
     return values
 
 
-def prepare(parts: SiteParts, job: Job) -> Prepared:
-    """Check a job and reserve its resources; ResourcesRefused if the site's manager says no."""
-    launcher, request = build_request(parts, job)
+def prepare(
+    parts: SiteParts,
+    job: Job,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    reservation: Reservation | None = None,
+) -> Prepared:
+    """Check a job and reserve its resources, unless a reservation for it is given already.
+
+    ResourcesRefused if the site's manager says no.
+    """
+    launcher, request = build_request(parts, job, secrets)
     if os.path.lexists(request.job_dir) and parts.store.get(job.id) is not None:
         raise _duplicate(parts, job.id)
-    return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=_reserve(parts, job))
+    if reservation is None:
+        reservation = _reserve(parts, job)
+    return Prepared(parts=parts, job=job, launcher=launcher, request=request, reservation=reservation)
 
 
 def check_renderable(parts: SiteParts, job: Job) -> None:
@@ -163,12 +180,19 @@ def _reserve(parts: SiteParts, job: Job) -> Reservation | None:
     if parts.manager is None:
         return None
     spec, site = job.resource_spec, parts.file.name
-    asked = requirement(spec, site)
+    wanted = requirement(spec, site)
     if parts.manager.portable:
         portable = portable_resources(spec, site)
         counted = {"num_of_cpus": portable.num_of_cpus, "memory": portable.memory}
-        asked |= {name: value for name, value in counted.items() if value is not None}
-    answer = parts.manager.check(asked, job.id)
+        wanted |= {name: value for name, value in counted.items() if value is not None}
+    return reserve(parts, wanted, job.id)
+
+
+def reserve(parts: SiteParts, wanted: Mapping[str, Any], job_id: str) -> Reservation | None:
+    """Reserve what the manager is asked for, None without a manager; ResourcesRefused when it says no."""
+    if parts.manager is None:
+        return None
+    answer = parts.manager.check(wanted, job_id)
     if isinstance(answer, Refusal):
         raise ResourcesRefused(parts.file.name, answer)
     return answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from siteward.errors import BackendError
 from siteward.handle import Handle
 from siteward.job import Job
 from siteward.launcher import Launcher
-from siteward.launching import Prepared, build_request, check_renderable, prepare
+from siteward.launching import Prepared, backend_of, build_request, check_renderable, prepare, reserve
 from siteward.parts import SiteParts
 from siteward.plugins import Plugins
 from siteward.records import Records
 from siteward.request import Finding, JobRef
+from siteward.resources import Reservation
 from siteward.sitefile import SiteFile
 from siteward.statedir import OwnerLock, remove_tree
 from siteward.store import Event, JobRow, Phase
@@ -108,9 +110,15 @@ class Site:
 
     # --- jobs ---
 
-    def prepare(self, job: Job) -> Prepared:
-        """Check a job and reserve its resources, starting nothing; LaunchError if the site cannot start it."""
-        return prepare(self._parts, job)
+    def prepare(
+        self, job: Job, *, secrets: Mapping[str, str] | None = None, reservation: Reservation | None = None
+    ) -> Prepared:
+        """Check a job and reserve its resources, starting nothing; LaunchError if the site cannot start it.
+
+        ``secrets`` (variable: value) are given to this launch alone and stored nowhere; ``reservation`` is one that
+        :meth:`reserve` made for a job of this id.
+        """
+        return prepare(self._parts, job, secrets=secrets, reservation=reservation)
 
     def launch(self, job: Job) -> Handle:
         """Start a job and return at once; LaunchError (and nothing left behind) if it cannot be started.
@@ -118,6 +126,22 @@ class Site:
         With ``max_jobs`` running the job is queued and the handle is PENDING.
         """
         return self.start(self.prepare(job))
+
+    def backend_of(self, job: Job) -> str:
+        """Return the name of the backend that would run a job here; NoBackend when none would."""
+        return backend_of(self._parts, job)
+
+    def reserve(self, requirement: Mapping[str, Any], job_id: str) -> Reservation | None:
+        """Reserve what a job will need, before there is a job; ResourcesRefused when the site's manager says no.
+
+        None without a manager: such a site says yes to everything. Give it to :meth:`prepare` or :meth:`cancel`.
+        """
+        return reserve(self._parts, requirement, job_id)
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give a reservation back that no job has taken; harmless when done before."""
+        if self._parts.manager is not None:
+            self._parts.manager.cancel(reservation.token)
 
     def start(self, prepared: Prepared) -> Handle:
         """Start what :meth:`prepare` returned."""

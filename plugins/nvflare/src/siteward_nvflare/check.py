@@ -1,0 +1,97 @@
+"""What ``siteward-nvflare check`` looks at: whether FLARE will find one launcher, and whether the site can be used."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from siteward import Finding, Site, SiteFile, SitewardError
+from siteward_nvflare.kit import OURS, Kit, KitError, read_components, resources_file
+
+# The names that FLARE's server lets a job use in launcher_spec.
+_MODES = ("process", "docker", "k8s", "slurm")
+
+
+def check_kit(kit: Kit) -> list[Finding]:
+    """Return what is to be said about a kit with the bridge in it."""
+    findings = list(_check_flare())
+    if not kit.installed:
+        remedy = f"siteward-nvflare install {kit.folder} --site FILE"
+        return [*findings, Finding(level="fail", subject="kit", message="the bridge is not installed", remedy=remedy)]
+    findings += _check_components(kit)
+    site_file = _site_file(kit)
+    if site_file is not None:
+        findings += _check_site(kit, site_file)
+    return findings
+
+
+def _check_flare() -> Iterator[Finding]:
+    if importlib.util.find_spec("nvflare") is None:
+        remedy = "Install siteward-nvflare into the environment that runs the FLARE site"
+        yield Finding(level="fail", subject="nvflare", message="cannot be imported here", remedy=remedy)
+        return
+    version = importlib.metadata.version("nvflare")
+    if [int(part) for part in version.split(".")[:2] if part.isdigit()] < [2, 9]:
+        yield Finding(level="fail", subject="nvflare", message=f"is {version}", remedy="Install NVIDIA FLARE 2.9")
+
+
+def _check_components(kit: Kit) -> Iterator[Finding]:
+    """FLARE fails every job of a site that has not exactly one launcher."""
+    files = {resources_file(kit), kit.local / OURS}
+    for folder in (kit.folder / "startup", kit.local):
+        files |= {*folder.glob("*__resources.json"), *folder.glob("*__p_resources.json")}
+    launchers = []
+    for path in sorted(files):
+        try:
+            _, components = read_components(path)
+        except KitError as error:
+            yield Finding(level="fail", subject="kit", message=str(error), remedy="Install the bridge again")
+            continue
+        launchers += [f"{each.get('id')} ({path.name})" for each in components if _is_launcher(each)]
+    if len(launchers) == 1:
+        yield Finding(level="ok", subject="kit", message=f"one launcher: {launchers[0]}")
+    else:
+        words = f"{len(launchers)} launchers: {', '.join(launchers) or 'none'}; FLARE fails every job unless it is one"
+        remedy = "Install the bridge again (`nvflare deploy prepare` puts FLARE's own back)"
+        yield Finding(level="fail", subject="kit", message=words, remedy=remedy)
+
+
+def _is_launcher(component: dict[str, Any]) -> bool:
+    path = component.get("path") or component.get("class_path") or component.get("name") or ""
+    return str(path).endswith("Launcher")
+
+
+def _site_file(kit: Kit) -> Path | None:
+    try:
+        components = json.loads((kit.local / OURS).read_text())["components"]
+        return Path(components[0]["args"]["site_file"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _check_site(kit: Kit, path: Path) -> Iterator[Finding]:
+    try:
+        with Site.load(path, adopt=False) as site:
+            yield from _check_file(site.file)
+            yield from site.doctor()
+    except (SitewardError, OSError) as error:
+        yield Finding(level="fail", subject="site file", message=str(error), remedy="FLARE's site does not start so")
+
+
+def _check_file(file: SiteFile) -> Iterator[Finding]:
+    if file.default_backend is None:
+        remedy = "Set default_backend in the site file"
+        words = "jobs without a launcher_spec for this site, as most FLARE jobs are, cannot start"
+        yield Finding(level="warn", subject="default_backend", message=words, remedy=remedy)
+    if file.max_jobs is not None:
+        words = "a job that waits in siteward's queue has started for FLARE, and its other sites wait with it"
+        remedy = "Leave max_jobs out; limit jobs with the server's job_scheduler, or with resources"
+        yield Finding(level="warn", subject="max_jobs", message=words, remedy=remedy)
+    for name in file.backends:
+        if name not in _MODES and name != file.default_backend:
+            words = f"FLARE's server refuses jobs that name {name!r}; it knows {', '.join(_MODES)}"
+            yield Finding(level="warn", subject=f"backend {name}", message=words, remedy="Make it default_backend")

@@ -1,0 +1,145 @@
+"""Into a kit and out of it again."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from siteward_nvflare.cli import main
+from siteward_nvflare.kit import KitError, find_kit
+
+SITE = "name: site-1\nbackends: {process: {}}\ndefault_backend: process\nstate_dir: state\n"
+LAUNCHER = {"id": "process_launcher", "path": "nvflare.x.ClientProcessJobLauncher", "args": {}}
+MANAGER = {"id": "resource_manager", "path": "nvflare.x.GPUResourceManager", "args": {"num_of_gpus": 0}}
+CONSUMER = {"id": "resource_consumer", "path": "nvflare.x.GPUResourceConsumer", "args": {}}
+OTHER = {"id": "other", "path": "x.Other"}
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """A client's kit as it is delivered, and a site file beside it."""
+    folder = tmp_path / "kit"
+    (folder / "startup").mkdir(parents=True)
+    (folder / "local").mkdir()
+    (folder / "startup" / "fed_client.json").write_text("{}")
+    default = {"format_version": 2, "class_allow_list": ["a"], "components": [MANAGER, CONSUMER, LAUNCHER, OTHER]}
+    (folder / "local" / "resources.json.default").write_text(json.dumps(default, indent=4))
+    (tmp_path / "site.yaml").write_text(SITE)
+    return folder
+
+
+def run(*words, code=0):
+    """Run the command and return what it says."""
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def contents(folder):
+    """Return every file's bytes by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def components(kit, name="resources.json"):
+    """Return a resources file's components by id."""
+    return {each["id"]: each for each in json.loads((kit / "local" / name).read_text())["components"]}
+
+
+def install(kit, *more):
+    """Install into a kit."""
+    return run("install", kit, "--site", kit.parent / "site.yaml", *more)
+
+
+def test_installing_replaces_launcher_and_resource_manager(kit):
+    """All else stays; what comes is read by the parent alone."""
+    install(kit)
+    assert components(kit) == {"other": OTHER}
+    assert json.loads((kit / "local" / "resources.json").read_text())["class_allow_list"] == ["a"]
+    ours = components(kit, "siteward__p_resources.json")
+    assert ours["siteward_launcher"] == {
+        "id": "siteward_launcher",
+        "path": "siteward_nvflare.ClientSitewardLauncher",
+        "args": {"site_file": str(kit.parent / "site.yaml")},
+    }
+    assert set(ours) == {"siteward_launcher", "resource_manager", "resource_consumer"}
+
+
+def test_a_server_gets_a_server_s_launcher(kit):
+    """It has no resource manager; its other components stay."""
+    (kit / "startup" / "fed_client.json").rename(kit / "startup" / "fed_server.json")
+    install(kit, "--shared", "slurm", "--shared", "process")
+    ours = components(kit, "siteward__p_resources.json")
+    assert set(ours) == {"siteward_launcher"}
+    assert ours["siteward_launcher"]["path"] == "siteward_nvflare.ServerSitewardLauncher"
+    assert ours["siteward_launcher"]["args"]["shared"] == ["slurm", "process"]
+    assert "resource_manager" in components(kit)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+def test_uninstalling_leaves_the_kit_as_it_was(kit, own, times):
+    """Byte for byte, with and without a resources.json of its own, however often it was installed."""
+    if own:
+        text = (kit / "local" / "resources.json.default").read_text().replace('"a"', '"b"')
+        (kit / "local" / "resources.json").write_text(text + "\n\n")
+        (kit / "local" / "resources.json").chmod(0o600)
+    before = contents(kit)
+    for _ in range(times):
+        install(kit)
+    assert contents(kit) != before
+    run("uninstall", kit)
+    assert contents(kit) == before
+    if own:
+        assert (kit / "local" / "resources.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_edits_made_meanwhile_stay(kit):
+    """What was removed goes back to its place, what an admin has added stays."""
+    install(kit)
+    path = kit / "local" / "resources.json"
+    data = json.loads(path.read_text())
+    data["components"].append({"id": "new", "path": "x.New"})
+    path.write_text(json.dumps(data))
+    run("uninstall", kit)
+    assert [each["id"] for each in json.loads(path.read_text())["components"]] == [
+        "resource_manager",
+        "resource_consumer",
+        "process_launcher",
+        "other",
+        "new",
+    ]
+    assert not list((kit / "local").glob("*siteward*"))
+
+
+def test_what_is_no_kit_is_refused(kit, tmp_path):
+    """In words, and nothing is changed."""
+    with pytest.raises(KitError, match="no startup kit"):
+        find_kit(tmp_path)
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "fed_admin.json").write_text("{}")
+    assert "kit of a FLARE admin" in run("install", tmp_path, "--site", tmp_path / "site.yaml", code=2)
+    assert "not installed" in run("uninstall", kit, code=2)
+    before = contents(kit)
+    (tmp_path / "site.yaml").write_text("name: site-1\n")
+    assert "backends" in run("install", kit, "--site", tmp_path / "site.yaml", code=2)
+    (kit / "local" / "resources.json.default").write_text("[")
+    (tmp_path / "site.yaml").write_text(SITE)
+    assert "cannot be read" in run("install", kit, "--site", tmp_path / "site.yaml", code=2)
+    assert contents(kit).keys() == before.keys()
+
+
+def test_checking_a_kit(kit):
+    """One launcher, a site that can be opened: all is well; each lack is told with what to do."""
+    assert "install" in run("check", kit, code=1)
+    install(kit)
+    assert "one launcher: siteward_launcher" in run("check", kit)
+    site = kit.parent / "site.yaml"
+    site.write_text(SITE.replace("default_backend: process\n", "max_jobs: 1\n"))
+    words = run("check", kit)
+    assert "default_backend" in words
+    assert "max_jobs" in words
+    site.write_text("name: [")
+    assert "fail" in run("check", kit, code=1)
+    site.write_text(SITE)
+    (kit / "local" / "resources.json").unlink()  # as `nvflare deploy prepare` does
+    assert "2 launchers" in run("check", kit, code=1)
