@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from common import idle_cpu
@@ -25,9 +26,14 @@ def scale(world: World, levels: list[int], ends: int, tracked: int, seconds: flo
         every = {"raw watch": watch, "siteward": siteward}
         pods: list[str] = []
         for level in levels:
-            _top_up(world, siteward, pods, level + ends + _FIRST)
-            _delays(world, every, pods, _FIRST)
-            figures["ends"][level] = _delays(world, every, pods, ends)
+            _top_up(world, siteward, pods, level)
+            time.sleep(1)
+
+            def refill(level: int = level) -> None:
+                _top_up(world, siteward, pods, level)
+
+            _delays(world, every, pods, _FIRST, refill)
+            figures["ends"][level] = _delays(world, every, pods, ends, refill)
         for level in sorted({levels[-1], tracked}):
             cpu, new = siteward.cpu(), level - len(pods)
             _top_up(world, siteward, pods, level)
@@ -50,11 +56,12 @@ def _top_up(world: World, siteward: Far, pods: list[str], count: int) -> None:
     new = siteward.ask("launch", max(count - len(pods), 0))
     world.set_running(new)
     siteward.ask("running", new)
-    pods += new
-    time.sleep(1)
+    pods.extend(new)
 
 
-def _delays(world: World, every: dict[str, Far], pods: list[str], ends: int) -> dict[str, dict[str, float]]:
+def _delays(
+    world: World, every: dict[str, Far], pods: list[str], ends: int, refill: Callable[[], object]
+) -> dict[str, dict[str, float]]:
     """Let pods end, one after the other: from just before that is written to when each contender knows."""
     delays: dict[str, list[float]] = {name: [] for name in every}
     for _ in range(ends):
@@ -66,6 +73,7 @@ def _delays(world: World, every: dict[str, Far], pods: list[str], ends: int) -> 
         world.set_ended(pod)
         for name, each in every.items():
             delays[name].append(1000 * (each.answer() - begin))
+        refill()
     return {name: _spread(values) for name, values in delays.items()}
 
 
@@ -92,9 +100,14 @@ def _nvflare(world: World, level: int, ends: int) -> dict[str, dict[str, float]]
     arguments = (world.kubeconfig, world.namespace.name, world.image)
     with far(far_siteward, world.site_options(fake=True)) as siteward, far(far_nvflare, *arguments) as flare:
         pods: list[str] = []
-        _top_up(world, siteward, pods, level + ends)
-        flare.ask("follow", pods)
+
+        def refill() -> None:
+            known = set(pods)
+            _top_up(world, siteward, pods, level)
+            flare.ask("follow", [pod for pod in pods if pod not in known])
+
+        refill()
         time.sleep(2)
-        found = _delays(world, {"NVFlare K8s handle": flare}, pods, ends)
+        found = _delays(world, {"NVFlare K8s handle": flare}, pods, ends, refill)
         world.remove_pods()
     return found

@@ -33,7 +33,8 @@ from tests.plugins.k8s.rights import rules  # noqa: E402
 __all__ = ["Unprovided", "World", "world"]
 
 THREADS = 8
-# Requests of service accounts: siteward asks as one, the parts of the cluster and this program do not.
+# Requests of service accounts: siteward asks as one, the parts of the cluster and this program do not. Those that are
+# answered by a node are not among them.
 _ASKED = re.compile(
     r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="service-accounts".*\} (\S+)$', re.M
 )
@@ -73,8 +74,9 @@ class World:
         return {"pods": pods, "authority": str(authority), "token": token}
 
     def asked(self) -> int:
-        """Count the requests of service accounts since the API server started."""
-        return sum(int(float(count)) for count in _ASKED.findall(self.cluster.metrics()))
+        """Count the requests of service accounts since the API server started, and of anybody for output."""
+        streams = sum(count for (_, _, what, _), count in self.cluster.requests().items() if what in ("log", "exec"))
+        return streams + sum(int(float(count)) for count in _ASKED.findall(self.cluster.metrics()))
 
     def remove_pods(self) -> None:
         """Delete all pods at once, and wait until they are gone."""
