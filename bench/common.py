@@ -31,7 +31,7 @@ def side_by_side(every: list[Any], measures: Iterable[Callable[[Any], Mapping[st
     """Take each measure of all contenders in turn, round by round, so that each sees the same machine.
 
     Figures by what was measured and contender: the ``median`` over rounds, and the median of the rounds' own
-    ``ratio`` to, and ``difference`` from, the first contender.
+    ``ratio`` to, and ``difference`` from, the first contender; ``least`` and ``most`` are of the ratios.
     """
     figures: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
@@ -47,9 +47,12 @@ def side_by_side(every: list[Any], measures: Iterable[Callable[[Any], Mapping[st
 
 
 def _against(values: list[float], raw: list[float]) -> dict[str, float]:
+    ratios = [a / b if b else float("nan") for a, b in zip(values, raw, strict=True)]
     return {
         "median": statistics.median(values),
-        "ratio": statistics.median(a / b if b else float("nan") for a, b in zip(values, raw, strict=True)),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
         "difference": statistics.median(a - b for a, b in zip(values, raw, strict=True)),
     }
 

@@ -10,6 +10,10 @@ from .containers import ContainerPlatform
 
 pytest_plugins = ["siteward.testing.fixtures"]
 
+# What every pod is told of the API server, with or without a right to ask it.
+API_SERVER = {f"KUBERNETES_{name}" for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTPS", "PORT")}
+API_SERVER |= {f"KUBERNETES_PORT_443_TCP{name}" for name in ("", "_PROTO", "_PORT", "_ADDR")}
+
 
 class TestK8s(BackendContract):
     @pytest.fixture
@@ -20,7 +24,7 @@ class TestK8s(BackendContract):
             job_options={"image": images.PYTHON, "image_pull_policy": "IfNotPresent"},
             python="/usr/bin/python3",
             shell="/bin/sh",
-            base_env={"PATH", "HOME", "HOSTNAME"},
+            base_env={"PATH", "HOME", "HOSTNAME", *API_SERVER},
             patience=6,
             platform=ContainerPlatform(),
         )

@@ -426,6 +426,19 @@ def test_the_job_directory_is_staged_after_the_launch(places):
     assert handle.wait(10).state is JobState.SUCCEEDED
 
 
+def test_a_backend_with_nothing_to_stage_is_not_asked(places):
+    """Its options may leave it nothing to do, whatever hooks it has; also for the next driver."""
+    place = places("watch", "stage")
+    place.backend.stages = False
+    site = place.site()
+    site.launch(job(id="a"))
+    site.close()
+    handle = place.site().attach("a")
+    place.end("a")
+    assert handle.wait(10).state is JobState.SUCCEEDED
+    assert place.control.count("stage") == 0
+
+
 def test_staging_is_tried_again(places):
     """An error or two of the platform are no end."""
     place = places("watch", "stage")

@@ -129,7 +129,8 @@ class BackendSpec:
 
         Called after launch while the job is PENDING, and again after a crash or a failure: idempotent. It may
         overlap other calls for the job. The site's one backend acts; without this hook the platform shares the
-        directory. Returns None. After five exceptions, or some minutes of :class:`~siteward.Unreachable`, the job is
+        directory. A backend whose options leave it nothing to bring has an attribute ``stages = False``, and is not
+        called. Returns None. After five exceptions, or some minutes of :class:`~siteward.Unreachable`, the job is
         ended as ``LaunchFailed``.
 
         >>> @hookimpl

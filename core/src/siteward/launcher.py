@@ -89,7 +89,10 @@ def conflicts(options_class: type, block: Mapping[str, Any], resources: Portable
 
 
 class Launcher:
-    """A backend at work for a site: it owns a plugin manager in which exactly this backend is registered."""
+    """A backend at work for a site: it owns a plugin manager in which exactly this backend is registered.
+
+    ``stages`` says whether it is to be asked to bring job directories.
+    """
 
     def __init__(self, plugins: Plugins, context: Context, block: Mapping[str, Any]) -> None:
         self.name = context.backend
@@ -106,6 +109,7 @@ class Launcher:
         plugins.register_backend(self.manager, backend, self.name)
         self._hook = self.manager.hook
         self.hooks = backend_hooks(self._class)
+        self.stages = self.has("stage_job") and bool(getattr(backend, "stages", True))
         self.devices: str = getattr(self._class, "devices", DEVICES[0])
         self._defaults: Any = None
 

@@ -306,7 +306,7 @@ class Prepared:
             look_for(self.parts, tracked, message)
             return
         self.parts.driver.launched(tracked, ref, message)
-        if self.launcher.has("stage_job"):
+        if self.launcher.stages:
             self.parts.driver.submit(stage, self.parts, tracked)
         if message:  # of a job that may not exist, no watch has news
             self.parts.driver.submit(self.parts.driver.poll, tracked)

@@ -41,7 +41,7 @@ def look_for(parts: SiteParts, tracked: Tracked, message: str) -> None:
         return
     parts.driver.ensure_watch(launcher)
     parts.driver.launched(tracked, found, message)
-    if launcher.has("stage_job"):
+    if launcher.stages:
         stage(parts, tracked)
     parts.driver.poll(tracked)
 
@@ -50,7 +50,7 @@ def catch_up(parts: SiteParts, tracked: Tracked) -> None:
     """Look at a job that a driver before this one launched; its inputs may not have come yet."""
     parts.driver.poll(tracked)
     launcher, status = tracked.launcher, tracked.status
-    if launcher is None or not launcher.has("stage_job") or status.state is not JobState.PENDING:
+    if launcher is None or not launcher.stages or status.state is not JobState.PENDING:
         return
     if status.reachable:
         stage(parts, tracked)

@@ -29,7 +29,7 @@ class Watching:
         return JobStatus(state=state)
 
     def seen(self, _ref):
-        return JobState.PENDING, "main"
+        return JobState.PENDING
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def namespace(cluster):
 
 
 def ref_of(namespace, name):
-    return JobRef(job_id=name, site="site-1", backend="k8s", data={"name": name, "namespace": namespace.name})
+    return JobRef(
+        job_id=name, site="site-1", backend="k8s", data={"name": name, "namespace": namespace.name, "container": "main"}
+    )
 
 
 class Follower(threading.Thread):

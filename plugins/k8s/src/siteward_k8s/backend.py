@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
+
+from attrs import evolve
 
 from siteward import (
     Context,
@@ -26,7 +29,9 @@ from siteward import (
 from siteward_k8s import build, creating, layout, limits, options, transfer
 from siteward_k8s.claim import Claim
 from siteward_k8s.client import Cluster
+from siteward_k8s.diagnose import status_of
 from siteward_k8s.errors import NotSent
+from siteward_k8s.facts import read_pod
 from siteward_k8s.logs import read_logs
 from siteward_k8s.pending import Limits
 from siteward_k8s.place import ParentPod, Place
@@ -51,10 +56,11 @@ class Backend:
     def __init__(self, context: Context, options: options.SiteOptions) -> None:
         self._context = context
         self._options = options
+        self.stages = options.job_directory == "transfer"
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
-        self._stops = Stops(self._cluster, self, self._later, context.log)
+        self._stops = Stops(self._cluster, self, self._later, lambda name: self._staging.was_sent(name), context.log)
         self._pods = Pods(
             self._cluster,
             self,
@@ -150,7 +156,7 @@ class Backend:
             raise
         if built.secret is None:
             self._without_secret.add(name)
-        ref = self.place.ref(request.job_id, request.attempt, pod["metadata"]["uid"], ref.data["container"])
+        ref = evolve(ref, data={**ref.data, "uid": pod["metadata"]["uid"]})
         self._pods.expect(ref, waits)
         return ref
 
@@ -176,8 +182,7 @@ class Backend:
     @hookimpl
     def siteward_stage_job(self, ref: JobRef, source: Path) -> None:
         """Have the job directory brought as soon as the pod waits for it."""
-        if self._options.job_directory == "transfer":
-            self._staging.expect(ref, source)
+        self._staging.expect(ref, source)
 
     def _send(self, ref: JobRef, source: Path) -> None:
         transfer.send(self._cluster, ref, source)
@@ -227,7 +232,7 @@ class Backend:
     @hookimpl
     def siteward_terminate_job(self, ref: JobRef, grace: float) -> None:
         """TERM to the job, KILL after ``grace`` seconds."""
-        self._staging.forget(ref.data["name"])
+        self._staging.cancel(ref.data["name"])
         self._stops.stop(ref, grace)
 
     @hookimpl
@@ -249,7 +254,7 @@ class Backend:
     def siteward_list_jobs(self) -> list[JobRef]:
         """Return the jobs of all pods of this installation, and of Secrets whose pods never came to be."""
         pods, _version = self._cluster.list_pods(self.place.selector)
-        refs = [ref for ref in map(self.place.ref_of, pods) if ref is not None]
+        refs = [ref for ref in map(self.place.ref_of, filterfalse(_is_removed, pods)) if ref is not None]
         return refs + creating.secret_jobs(self._cluster, self.place, {pod["metadata"]["name"] for pod in pods})
 
     @hookimpl
@@ -292,6 +297,11 @@ class Backend:
         self._staging.close()
         self._cluster.close()
         self._later.close(_LAST_WORD)
+
+
+def _is_removed(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is on its way out after its job's end."""
+    return "deletionTimestamp" in pod["metadata"] and status_of(read_pod(pod)).state.ended
 
 
 def _parent() -> ParentPod | None:

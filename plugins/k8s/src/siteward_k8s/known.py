@@ -36,6 +36,10 @@ class Known:
         """Return what is known of a pod."""
         return self._records.get(name)
 
+    def is_done_with(self, uid: str) -> bool:
+        """Whether a pod was forgotten: what can still be seen of it is nobody's news."""
+        return uid in self._gone
+
     def all(self) -> list[Record]:
         """Return what is known of all pods."""
         return list(self._records.values())

@@ -14,6 +14,11 @@ from siteward_k8s.errors import Missing, Refused
 from siteward_k8s.position import Position
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_TRIES = 10
+
+
+class NotStarted(Refused):
+    """A container has no output, as it has not been started."""
 
 
 class News(Protocol):
@@ -38,7 +43,7 @@ def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int
     """
     reader = _Reader(cluster, ref)
     if not follow:
-        yield from reader.read(follow=False, tail=tail)
+        yield from _all(reader, news, ref, tail)
         return
     waiting = _Waiting(news, ref)
     while waiting.state() in (None, JobState.PENDING):
@@ -51,7 +56,7 @@ def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int
             for chunk in reader.read(follow=True, tail=None):
                 waiting.reset()
                 yield chunk
-        except Unreachable:
+        except (Unreachable, NotStarted):
             pass
         state = waiting.state()
         if state is not None and state.ended:
@@ -61,11 +66,26 @@ def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int
     yield from _surely(reader, waiting, None)
 
 
+def _all(reader: _Reader, news: News, ref: JobRef, tail: int | None) -> Iterator[bytes]:
+    """Yield what there is; a node that is busy may say for a moment that a job that has run was never started."""
+    for left in reversed(range(_TRIES)):
+        try:
+            yield from reader.read(follow=False, tail=tail)
+            return
+        except NotStarted:
+            status = news.look(ref)
+            if status.result is None or status.result.exit_code is None:
+                return
+            if not left:
+                raise
+            time.sleep(_FIRST_PAUSE)
+
+
 def _surely(reader: _Reader, waiting: _Waiting, tail: int | None) -> Iterator[bytes]:
     """Yield what there is by now, when it can be had."""
     while True:
         try:
-            yield from reader.read(follow=False, tail=tail)
+            yield from _all(reader, waiting.news, waiting.ref, tail)
             return
         except Unreachable:
             waiting.wait()
@@ -75,14 +95,14 @@ class _Waiting:
     """Waits for news of a job, and looks for itself now and then where nobody brings any."""
 
     def __init__(self, news: News, ref: JobRef) -> None:
-        self._news = news
-        self._ref = ref
+        self.news = news
+        self.ref = ref
         self._pause = _FIRST_PAUSE
 
     def state(self) -> JobState | None:
         """Return the job's state, None when it cannot be seen."""
         with suppress(Unreachable):
-            return self._news.look(self._ref).state
+            return self.news.look(self.ref).state
         return None
 
     def reset(self) -> None:
@@ -91,12 +111,12 @@ class _Waiting:
 
     def wait(self) -> None:
         """Wait until there is news of the job, longer each time if there is none."""
-        before, until = self._news.seen(self._ref), time.monotonic() + self._pause
+        before, until = self.news.seen(self.ref), time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         while (left := until - time.monotonic()) > 0:
-            with self._news.changed:
-                self._news.changed.wait(left)
-            if self._news.seen(self._ref) != before:
+            with self.news.changed:
+                self.news.changed.wait(left)
+            if self.news.seen(self.ref) != before:
                 self.reset()
                 return
 
@@ -110,7 +130,7 @@ class _Reader:
         self._position = Position()
 
     def read(self, *, follow: bool, tail: int | None) -> Iterator[bytes]:
-        """Yield what is new: the last ``tail`` lines of it at first. Nothing when there is, or can be, no output."""
+        """Yield what is new: the last ``tail`` lines of it at first. Nothing when there is no pod (any more)."""
         self._position.begin()
         begin = self._position.reads_from
         name, namespace = self._ref.data["name"], self._ref.data.get("namespace")
@@ -126,8 +146,10 @@ class _Reader:
                 namespace=namespace,
             )
         except (Missing, Refused) as error:
-            if isinstance(error, Missing) or error.code == 400:  # no pod; a container that has not been started
+            if isinstance(error, Missing):
                 return
+            if error.code == 400:
+                raise NotStarted(str(error)) from error
             raise
         with stream:
             for chunk in stream:

@@ -103,6 +103,8 @@ class Pods:
         try:
             pod = self._cluster.get_pod(record.name)
             found = self._place.own(pod, record.ref)
+            if self._jobs.is_done_with(found.data["uid"]):
+                raise Missing(f"pod {record.name} is on its way out")
         except Missing:
             return self._absent(record, wait)
         except BackendError:

@@ -54,6 +54,7 @@ class Staging:
         self._log = log
         self._waiting: dict[str, _Directory] = {}
         self._ready: set[str] = set()
+        self._sent: set[str] = set()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
@@ -98,7 +99,7 @@ class Staging:
                 self._ready.add(name)
             self._begin(name)
         elif name in self._ready:
-            self.forget(name)
+            self.cancel(name)
 
     def _begin(self, name: str) -> None:
         with self._lock:
@@ -120,7 +121,13 @@ class Staging:
         except Exception as error:
             self._try_again(directory, error)
         else:
-            self.forget(name)
+            with self._lock:
+                self._sent.add(name)
+                self._waiting.pop(name, None)
+
+    def was_sent(self, name: str) -> bool:
+        """Whether a pod's job directory was brought, so that nothing keeps its job from running."""
+        return name in self._sent
 
     def _try_again(self, directory: _Directory, error: Exception) -> None:
         name = directory.ref.data["name"]
@@ -137,11 +144,16 @@ class Staging:
         self._later.call(directory.pause, lambda: self._begin(name))
         directory.pause = min(2 * directory.pause, _LONGEST_PAUSE)
 
-    def forget(self, name: str) -> None:
-        """Forget a pod: it has what it waited for, or is no more."""
+    def cancel(self, name: str) -> None:
+        """Bring a pod nothing any more: its job is to be ended, or has begun."""
         with self._lock:
             self._waiting.pop(name, None)
             self._ready.discard(name)
+
+    def forget(self, name: str) -> None:
+        """Forget a pod: it has what it waited for, or is no more."""
+        self.cancel(name)
+        self._sent.discard(name)
 
     def close(self) -> None:
         """Begin nothing more; what is under way breaks off when its connection is closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from logging import Logger
 
@@ -13,21 +14,25 @@ from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Missing
 from siteward_k8s.facts import PodFacts, read_pod
 from siteward_k8s.known import Place
-from siteward_k8s.transfer import signal_job
+from siteward_k8s.transfer import signal_job, waits_for_directory
 
 _AGAIN = 1.0
 # The end of a job that was killed shows within this many seconds, or its pod is deleted.
 _SHOWN_WITHIN = 15.0
+_STARTS_WITHIN, _SHOWS_WITHIN, _TRY_AGAIN = 10.0, 3.0, 0.25
 _AT_ONCE = 1
 
 
 class Stops:
-    """The jobs that are to be ended."""
+    """The jobs that are to be ended. ``was_sent(name)``: a pod's job directory was brought, so that the job can run."""
 
-    def __init__(self, cluster: Cluster, place: Place, later: Later, log: Logger) -> None:
+    def __init__(
+        self, cluster: Cluster, place: Place, later: Later, was_sent: Callable[[str], bool], log: Logger
+    ) -> None:
         self._cluster = cluster
         self._place = place
         self._later = later
+        self._was_sent = was_sent
         self._log = log
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
@@ -52,23 +57,41 @@ class Stops:
         facts = read_pod(pod)
         if _has_ended(facts):
             return
-        if not (facts.started and facts.notes.get(layout.JOB_DIRECTORY) == "transfer"):
+        patience = self._patience(ref, facts)
+        if patience is None:
             self._delete(ref, grace)
         elif grace <= 0:
             self._kill(ref)
         else:
-            self._ask(ref, grace)
+            self._ask(ref, grace, time.monotonic() + patience)
 
     def _stop_if_it_comes(self, ref: JobRef) -> None:
         grace = self._graces.get(ref.data["name"])
         if grace is not None:
             self.stop(ref, grace)
 
-    def _ask(self, ref: JobRef, grace: float) -> None:
+    def _patience(self, ref: JobRef, facts: PodFacts) -> float | None:
+        """Return for how long a helper may be looked for by which the job can be asked; None: it surely does not run.
+
+        What a node does shows in the API some time later, and a job's helper starts after the job.
+        """
+        if facts.notes.get(layout.JOB_DIRECTORY) != "transfer" or not facts.scheduled:
+            return None
+        if facts.started or self._was_sent(ref.data["name"]):
+            return _STARTS_WITHIN
+        return None if waits_for_directory(self._cluster, ref) else _SHOWS_WITHIN
+
+    def _ask(self, ref: JobRef, grace: float, until: float) -> None:
+        """Send TERM; a job that may just be starting has its helper only a moment later."""
         name = ref.data["name"]
+        if name not in self._graces:
+            return
         if name not in self._asked:
             if not signal_job(self._cluster, ref, "TERM"):
-                self._delete(ref, grace)
+                if time.monotonic() < until:
+                    self._later.call(_TRY_AGAIN, lambda: self._surely(lambda: self._ask(ref, grace, until)))
+                else:
+                    self._delete(ref, grace)
                 return
             self._asked.add(name)
         self._later.call(grace, lambda: self._surely(lambda: self._kill(ref)))

@@ -181,6 +181,15 @@ def signal_job(cluster: Cluster, ref: JobRef, signal_name: str, *, container_id:
     return code == 0
 
 
+def waits_for_directory(cluster: Cluster, ref: JobRef) -> bool:
+    """Whether a pod's first container runs just now: its job waits for the job directory, and surely does not run."""
+    try:
+        _run(cluster, ref, STAGE, "exit 0").output()
+    except Refused:
+        return False
+    return True
+
+
 def _run(
     cluster: Cluster,
     ref: JobRef,
