@@ -118,7 +118,7 @@ def test_a_pod_that_comes_late_is_ended_if_that_was_asked_for(api_proxy, proxied
     until(lambda: not proxied_sites.pods(), "the pod goes")
 
 
-@pytest.mark.parametrize("action", [Drop(before=True), Drop(passed=0), Answer(status=500)], ids=["cut", "half", "500"])
+@pytest.mark.parametrize("action", [Drop(before=True), Drop(), Answer(status=500)], ids=["request", "answer", "500"])
 def test_files_come_and_go_in_the_end(api_proxy, proxied_sites: Sites, action):
     """Commands in pods that fail on their way are tried again, in and out."""
     site = proxied_sites.open()

@@ -6,7 +6,7 @@ import kubernetes.client
 import pytest
 
 from siteward import JobState
-from siteward_k8s import verdicts
+from siteward_k8s import transfer, verdicts
 
 from ..jobs import DEADLINE, end_of, run, sh, until
 from .helpers import Sites
@@ -34,16 +34,20 @@ def test_files_come_home_whatever_the_end(sites: Sites, site):
 
 def test_a_job_that_kills_all_around_it(sites: Sites, site):
     """It may: its helper runs as the same user. Its files are lost then, and said to be; its end is its own."""
-    script = "for each in /proc/[0-9]*; do [ $each = /proc/$$ ] || kill -9 ${each#/proc/}; done 2>/dev/null; exit 3"
+    script = """
+until grep -qs siteward-contro[l] /proc/[0-9]*/cmdline; do sleep 0.1; done
+for each in /proc/[0-9]*; do [ $each = /proc/$$ ] || kill -9 ${each#/proc/}; done 2>/dev/null; exit 3
+"""
     _, result = run(site, sh(script))
     assert (end_of(result), result.workspace) == (("FAILED", "Error", 1, 3), "lost")
     until(lambda: not sites.pods(), "the pod goes")
 
 
-def test_a_kubelet_that_does_not_answer(cluster, sites: Sites, site):
+def test_a_kubelet_that_does_not_answer(cluster, sites: Sites, site, monkeypatch: pytest.MonkeyPatch):
     """A job that is to be ended has not ended before that can be seen; its end and its files are true then."""
     if not cluster.own:
         pytest.skip("needs a cluster of our own: unset SITEWARD_TEST_KUBECONFIG")
+    monkeypatch.setitem(transfer._run.__kwdefaults__, "timeout", 5.0)
     handle = site.launch(sh(WAITS))
     handle.wait_until(JobState.RUNNING, DEADLINE)
     with cluster.frozen_kubelet():

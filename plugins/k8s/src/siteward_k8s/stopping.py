@@ -51,6 +51,8 @@ class Stops:
             pod = self._cluster.get_pod(name)
             ref = self._place.own(pod, ref)
         except Missing:
+            if ref.data["uid"] is None:  # it may be on its way
+                self._later.call(_AGAIN, lambda: self._surely(lambda: self._stop_if_it_comes(ref)))
             return
         facts = read_pod(pod)
         if _has_ended(facts):
@@ -62,6 +64,11 @@ class Stops:
             self._kill(ref)
         else:
             self._ask(ref, grace, time.monotonic() + patience)
+
+    def _stop_if_it_comes(self, ref: JobRef) -> None:
+        grace = self._graces.get(ref.data["name"])
+        if grace is not None:
+            self.stop(ref, grace)
 
     def _patience(self, ref: JobRef, facts: PodFacts) -> float | None:
         """Return for how long a helper may be looked for by which the job can be asked; None: it surely does not run.
