@@ -194,10 +194,6 @@ class Backend(SphinxDirective):
 class Manager(SphinxDirective):
     """``siteward-manager:: name``."""
 
-
-class Plugin(SphinxDirective):
-    """``siteward-plugin:: name``."""
-
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
@@ -207,8 +203,17 @@ class Plugin(SphinxDirective):
         words = f"In the site file, under `resources: {{{name}: …}}`:{' nothing.' if empty else ''}"
         found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words))]
         return found if empty else [*found, options_table(options)]
+
+
+class Plugin(SphinxDirective):
+    """``siteward-plugin:: name``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
         words = f"In the site file, under `plugins: {{{name}: …}}`:"
-        options = getattr(Plugins().global_plugin(name), "SiteOptions")  # noqa: B009
+        options = Plugins().global_plugin(name).SiteOptions
         found: list[nodes.Node] = [nodes.paragraph("", "", *inline(words)), options_table(options)]
         for key, block in blocks_of(options):
             found.append(nodes.paragraph("", "", *inline(f"Each of `{key}`:")))
