@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from siteward import BackendError
+from siteward import BackendError, Unreachable
 from siteward_k8s.claim import Claim
 
 NAME = "job-1"
@@ -43,8 +43,8 @@ def tree(folder):
 def test_what_goes_comes_back(root, source, tmp_path):
     """A job directory is the same on the claim and after it, also when it was put there twice."""
     claim = Claim(root)
-    claim.put(NAME, source)
-    claim.put(NAME, source)
+    assert claim.put(NAME, source)
+    assert not claim.put(NAME, source)
     assert tree(root / NAME) == tree(source)
     (root / NAME / "result").write_text("42")
     target = tmp_path / "target"
@@ -123,9 +123,11 @@ def test_what_is_not_there_is_lost(root, tmp_path):
 
 
 def test_a_claim_that_is_not_mounted_is_told(tmp_path, source):
-    """Nothing is written where the claim should be and is not."""
+    """Nothing is written where the claim should be and is not; what is on it is not lost."""
     with pytest.raises(BackendError, match=r"job_directory_path"):
         Claim(tmp_path / "nowhere").put(NAME, source)
+    with pytest.raises(Unreachable, match=r"Mount the claim"):
+        Claim(tmp_path / "nowhere").get(NAME, source)
     Claim(tmp_path / "nowhere").drop(NAME)
     Claim(tmp_path / "nowhere").sweep(set())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import kubernetes.client
 import pytest
 
-from siteward import JobState
+from siteward import JobState, LaunchRefused
 from siteward_k8s import transfer, verdicts
 
 from ..jobs import DEADLINE, end_of, run, sh, until
@@ -121,8 +121,25 @@ def test_job_directories_on_a_claim(cluster, claimed_sites: Sites, tmp_path):
     ended.terminate(grace=30)
     assert end_of(ended.wait(DEADLINE)) == ("ABORTED", "Aborted", 9, 7)
     assert (ended.job_dir / "up").exists()
+    with pytest.raises(LaunchRefused, match="dnsPolicy"):
+        claimed_sites.open("site-2", pod_template={"spec": {"dnsPolicy": "Nonsense"}}).launch(sh("true"))
     until(lambda: not [*folder.glob("*/*")], "no job directory is left")
     assert count_execs(cluster) == execs
+
+
+def test_a_claim_that_is_away_for_a_while(claimed_sites: Sites, tmp_path):
+    """What a job left there comes when it is back; it is not lost."""
+    site, folder = claimed_sites.open(), tmp_path / "claim"
+    handle = site.launch(sh("touch up; sleep 2; exit 4"))
+    until(lambda: [*folder.glob("*/*/up")], "it runs")
+    folder.rename(tmp_path / "away")
+    folder.mkdir()
+    until(lambda: any(event.kind == "ended" for event in site.events(handle.job_id)), "it ends")
+    folder.rmdir()
+    (tmp_path / "away").rename(folder)
+    result = handle.wait(DEADLINE)
+    assert (result.exit_code, result.workspace) == (4, "returned")
+    assert (handle.job_dir / "up").exists()
 
 
 def count_execs(cluster) -> int:

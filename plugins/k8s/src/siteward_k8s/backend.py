@@ -141,18 +141,19 @@ class Backend:
             gated_timeout=self._options.gated_timeout,
         )
         self._pods.expect(ref, waits)
+        claim, is_new = self._claim(make=True), False
         try:
-            if (claim := self._claim()) is not None:
-                claim.put(name, request.job_dir)
+            is_new = claim is not None and claim.put(name, request.job_dir)
             pod = creating.create(self._cluster, self.place, built, self._context.log)
-        except Unreachable as error:
-            if not isinstance(error, NotSent):
+        except Exception as error:
+            if isinstance(error, Unreachable) and not isinstance(error, NotSent):
                 raise LaunchUncertain(ref, str(error)) from error
-            creating.drop_refused(self._cluster, built)
             self._forget(name)
-            raise LaunchRefused(str(error)) from error
-        except Exception:
-            self._forget(name)
+            if is_new and claim is not None:
+                claim.drop(name)
+            if isinstance(error, NotSent):
+                creating.drop_refused(self._cluster, built)
+                raise LaunchRefused(str(error)) from error
             raise
         if built.secret is None:
             self._without_secret.add(name)
@@ -169,13 +170,13 @@ class Backend:
         container = built.manifest["metadata"]["annotations"][layout.CONTAINER]
         return place.ref(request.job_id, request.attempt, container=container), built
 
-    def _claim(self) -> Claim | None:
+    def _claim(self, *, make: bool = False) -> Claim | None:
         """Return this installation's folder of the claim, None where job directories go another way."""
         site = self._options
         if site.job_directory != "pvc":
             return None
         root = self._context.base_dir / Path(str(site.job_directory_path)).expanduser()
-        if root.is_dir():
+        if make and root.is_dir():
             (root / self._owner).mkdir(mode=0o700, exist_ok=True)
         return Claim(root / self._owner, max_bytes=site.max_collect, user=build.user_of(site))
 

@@ -14,7 +14,7 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
-from siteward import BackendError, hand_over, pack_directory, remove_tree, unpack_directory
+from siteward import BackendError, Unreachable, hand_over, pack_directory, remove_tree, unpack_directory
 
 # What is to be removed has no other name than this: whoever finds it may remove it.
 _DEAD = ".siteward-removed."
@@ -33,9 +33,13 @@ class Claim:
         self._max_bytes = max_bytes
         self._user = user
 
-    def put(self, name: str, source: Path) -> None:
-        """Copy a job directory into the claim. May be repeated. BackendError when the claim is not there."""
+    def put(self, name: str, source: Path) -> bool:
+        """Copy a job directory into the claim; whether it was not there before. May be repeated.
+
+        BackendError when the claim is not there.
+        """
         place = self._place(name)
+        new = not os.path.lexists(place)
         if not self._root.is_dir():
             raise BackendError(
                 f"{self._root}, where the claim should be, is no folder. Mount the claim there, or set"
@@ -48,14 +52,17 @@ class Claim:
                 hand_over(place, self._user)
         except OSError as error:
             raise BackendError(f"the job directory cannot be copied to the claim at {self._root}: {error}") from error
+        return new
 
     def get(self, name: str, target: Path) -> str:
         """Bring back what a job left: ``returned``, ``partial``, or ``lost`` when it is no longer there.
 
         ``partial`` when there is more than ``max_bytes``, or what a job has no business to leave. Links come as
-        links, and none is followed.
+        links, and none is followed. Unreachable while the claim is not there.
         """
         place = self._place(name)
+        if not self._root.is_dir():
+            raise Unreachable(f"{self._root}, where the claim should be, is no folder just now. Mount the claim there")
         try:
             if not stat.S_ISDIR(place.lstat().st_mode):
                 return "lost"
