@@ -12,6 +12,7 @@ from siteward import JobState, Reason, Unreachable
 from siteward_k8s import layout, record
 from siteward_k8s.facts import verdict_note
 
+from ...machine.common import wait_until
 from .lives import PATIENT, Followed, event, exited, looked_at, pod, running, status, unschedulable
 
 
@@ -274,6 +275,16 @@ def test_a_create_that_came_to_nothing_is_a_failed_launch(api, followed: Followe
     monkeypatch.setattr(record, "LAUNCH_WITHIN", 0.0)
     result = followed.pods.look(followed.expect("a")).result
     assert (result.reason.value, result.message) == ("LaunchFailed", "its pod was never created")
+
+
+def test_a_create_has_its_time_from_when_its_answer_was_lost(api, followed: Followed, monkeypatch):
+    """What came before it, such as bringing a large job directory to a claim, may have taken longer than that."""
+    monkeypatch.setattr(record, "LAUNCH_WITHIN", 1.0)
+    ref = followed.expect("a")
+    long = time.monotonic() + 1.0
+    wait_until(lambda: time.monotonic() > long, lambda: "time stands still")
+    followed.expect("a")
+    assert followed.pods.look(ref).state is JobState.PENDING
 
 
 def test_what_cannot_be_looked_at_after_a_list_is_looked_at_later(api, followed: Followed, monkeypatch):

@@ -147,6 +147,7 @@ class Backend:
             pod = creating.create(self._cluster, self.place, built, self._context.log)
         except Exception as error:
             if isinstance(error, Unreachable) and not isinstance(error, NotSent):
+                self._pods.expect(ref, waits)  # from now on: what came before may have taken long
                 raise LaunchUncertain(ref, str(error)) from error
             self._forget(name)
             if is_new and claim is not None:

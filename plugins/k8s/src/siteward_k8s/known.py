@@ -71,7 +71,7 @@ class Known:
         """Note that a job is being launched, or has just been, and how long it may wait."""
         record = self.of(ref, mine=True)
         record.limits = limits
-        record.expected_at = record.expected_at or time.monotonic()
+        record.expected_at = time.monotonic()
 
     def take(self, ref: JobRef, pod: Mapping[str, Any], facts: PodFacts, *, deleted: bool, ours: bool) -> Record | None:
         """Take in how a pod is, and return its record; None when it is done with, or was there before the job's own."""
