@@ -183,7 +183,7 @@ def test_a_leftover_secret_is_written_anew(sites: Sites):
 
 
 def test_a_job_id_that_comes_again(sites: Sites):
-    """FLARE's relaunch ran into the ended pod of the first launch: 409 (defect 10). Here it is said, and gc helps."""
+    """Regression (8.1, 10): a relaunch failed for the pod of an earlier launch; now gc makes room for it."""
     site = sites.open(pod_template=GATED)
     site.launch(sh("exit 3", id="again"))
     site.close()

@@ -81,7 +81,7 @@ ENDS = {
 
 
 def test_each_end_is_told_exactly(site):
-    """As on every backend; exit 1, 137 and 139 were all ABORTED with FLARE's launcher."""
+    """Regression (8.1, 7): exit 1, 137 and 139 were all ABORTED; here they are as on every backend."""
     handles = {name: site.launch(sh(script)) for name, (script, _end) in ENDS.items()}
     results = {name: handle.wait(DEADLINE) for name, handle in handles.items()}
     assert {name: end_of(result) for name, result in results.items()} == {

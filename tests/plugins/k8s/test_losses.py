@@ -161,7 +161,7 @@ def test_two_clusters_in_one_process(cluster, sites: Sites, proxied_sites: Sites
 
 
 def test_a_launch_waits_for_no_pod(sites: Sites):
-    """FLARE's blocked until the pod ran, and the server lost clients after 20 s (defect 1)."""
+    """Regression (8.1, 1): a launch blocked until the pod ran, and the server lost clients after 20 s."""
     site = sites.open()
     held = sites.open("site-2", "two", pod_template=GATED).launch(sh("true"))
     assert held.status().state is JobState.PENDING

@@ -120,7 +120,7 @@ VERDICTS = {
 @pytest.mark.parametrize("by", ["condition", "event"])
 @pytest.mark.parametrize(("text", "reason", "words"), VERDICTS.values(), ids=VERDICTS)
 def test_no_node_is_waited_for_until_pending_timeout(text, reason, words, by):
-    """An autoscaler or another job's end may mend any of it; a lack of anything makes it a CapacityTimeout."""
+    """Regression (8.1, 8): taints, volumes and most lacks were fatal at once; an autoscaler or another's end may mend each."""
     seen, told = (
         (read_pod(unscheduled(text)), []) if by == "condition" else (NEW, events(event("FailedScheduling", text)))
     )

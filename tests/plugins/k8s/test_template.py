@@ -127,7 +127,7 @@ def test_the_environment_is_merged_by_name():
 
 
 def test_the_job_directory_goes_before_the_templates_python_path():
-    """It is not lost; one that comes from elsewhere is left alone, with a warning."""
+    """Regression (8.1, 11): the template's was replaced. That of a job's env is left alone, with a warning."""
     module = {"command": None, "module": "fl"}
     assert (
         env_of(site=with_template({"env": [{"name": "PYTHONPATH", "value": "/lib"}]}), **module)["PYTHONPATH"]
@@ -150,7 +150,10 @@ def test_the_templates_word_on_gpus_counts():
 
 
 def test_mounts_are_merged_by_path():
-    """One volume may be mounted twice; a path that siteward needs is siteward's, with a warning."""
+    """Regression (8.1, 11): two mounts of one volume got one path.
+
+    A path that siteward needs is siteward's, with a warning.
+    """
     mounts = [
         {"name": "siteward-job", "mountPath": "/work"},
         {"name": "siteward-job", "mountPath": "/also", "subPath": "x"},
@@ -209,7 +212,10 @@ RESOURCES = {
 
 @pytest.mark.parametrize("name", RESOURCES)
 def test_resources_are_merged_key_by_key(name):
-    """What the job does not speak of stays; of the site's caps the template knows best."""
+    """Regression (8.1, 11): the template's were dropped.
+
+    What the job does not speak of stays; of the site's caps the template knows best.
+    """
     job, site, limits, requests = RESOURCES[name]
     template = {
         "resources": {"limits": {"cpu": "2", "rdma/hca": 1}, "requests": {"cpu": "1"}, "claims": [{"name": "c"}]}
@@ -226,7 +232,10 @@ def test_a_job_that_asks_for_0_gpus_is_not_given_the_templates():
 
 
 def test_security_contexts():
-    """The template's over the safe default; the site's options over both, with a warning where they differ."""
+    """Regression (8.1, 11): the template's were dropped.
+
+    They go over the safe default, the site's options over both, with a warning where they differ.
+    """
     main = {"securityContext": {"runAsUser": 5, "capabilities": {"add": ["NET_RAW"]}}}
     template = pod(main, securityContext={"fsGroup": 7, "runAsUser": 2000, "runAsGroup": 9})
     site = {"pod_template": template, "pod_security_context": {"runAsUser": 3000, "runAsGroup": 9}}
