@@ -127,7 +127,7 @@ def test_the_environment_is_merged_by_name():
 
 
 def test_the_job_directory_goes_before_the_templates_python_path():
-    """Regression (8.1, 11): the template's was replaced. That of a job's env is left alone, with a warning."""
+    """Regression (8.1, 11): the template's was replaced. One with valueFrom is left alone, with a warning."""
     module = {"command": None, "module": "fl"}
     assert (
         env_of(site=with_template({"env": [{"name": "PYTHONPATH", "value": "/lib"}]}), **module)["PYTHONPATH"]
