@@ -58,6 +58,28 @@ def test_a_kubelet_that_does_not_answer(cluster, sites: Sites, site, monkeypatch
     assert (handle.job_dir / "up").exists()
 
 
+def test_a_site_that_does_it_otherwise_later(sites: Sites, site):
+    """A job's files come home the way that was meant when it was launched."""
+    handle = site.launch(sh("sleep 3; touch up; exit 4"))
+    handle.wait_until(JobState.RUNNING, DEADLINE)
+    site.close()
+    handle = sites.open(job_directory="none").attach(handle.job_id)
+    result = handle.wait(DEADLINE)
+    assert (result.exit_code, result.workspace) == (4, "returned")
+    assert (handle.job_dir / "up").exists()
+
+
+def test_a_stop_while_the_job_directory_is_sent(sites: Sites, site):
+    """The job never starts, and says so; nothing stays."""
+    (sites.folder / "app").mkdir()
+    (sites.folder / "app/big").write_bytes(b"x" * 80_000_000)
+    handle = site.launch(sh("exit 3", workspace="app", base_dir=sites.folder))
+    until(lambda: sites.pod(handle)["status"].get("initContainerStatuses", [{}])[0].get("state", {}).get("running"))
+    handle.terminate(grace=5)
+    assert handle.wait(DEADLINE).state is JobState.ABORTED
+    until(lambda: not sites.pods(), "the pod goes")
+
+
 # --- pods and nodes that go -----------------------------------------------------------------------------------
 
 

@@ -115,6 +115,7 @@ def test_a_pod_is_found_again_by_its_marks():
     found = a_place(site="called otherwise since").ref_of(pod)
     assert (found.job_id, found.attempt, found.site) == ("x" * 63, 1, "called otherwise since")
     data = {"name": pod["metadata"]["name"], "uid": "uid-1", "namespace": "fl", "container": "job"}
+    data["job_directory"] = "transfer"
     assert found.data == data
     assert a_place().ref("x" * 63, 1).data == {**found.data, "uid": None}
 

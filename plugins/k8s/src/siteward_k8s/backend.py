@@ -172,11 +172,11 @@ class Backend:
         return place.ref(request.job_id, request.attempt, container=container), built
 
     def _claim(self, *, make: bool = False) -> Claim | None:
-        """Return this installation's folder of the claim, None where job directories go another way."""
+        """Return this installation's folder of the claim, None where there is none, or none is to be made."""
         site = self._options
-        if site.job_directory != "pvc":
+        if site.job_directory_path is None or (make and site.job_directory != "pvc"):
             return None
-        root = self._context.base_dir / Path(str(site.job_directory_path)).expanduser()
+        root = self._context.base_dir / Path(site.job_directory_path).expanduser()
         if make and root.is_dir():
             (root / self._owner).mkdir(mode=0o700, exist_ok=True)
         return Claim(root / self._owner, max_bytes=site.max_collect, user=build.user_of(site))
@@ -240,9 +240,9 @@ class Backend:
     @hookimpl
     def siteward_collect_job(self, ref: JobRef, target: Path) -> str:
         """Bring the job directory back."""
-        if self._options.job_directory == "transfer":
+        if ref.data["job_directory"] == "transfer":
             return transfer.fetch(self._cluster, ref, target, self._options.max_collect)
-        claim = self._claim()
+        claim = self._claim() if ref.data["job_directory"] == "pvc" else None
         return "lost" if claim is None else claim.get(ref.data["name"], target)
 
     @hookimpl

@@ -89,9 +89,13 @@ class Place:
         return [{"apiVersion": "v1", "kind": "Pod", "name": self.parent.name, "uid": self.parent.uid}]
 
     def ref(self, job_id: str, attempt: int, uid: str | None = None, container: str = layout.JOB) -> JobRef:
-        """Return the ref of a job; ``uid`` is its pod's, None while that is not known, ``container`` the job's."""
+        """Return the ref of a job; ``uid`` is its pod's, None while that is not known, ``container`` the job's.
+
+        Its data say also how its job directory comes and goes: the site may do that otherwise later.
+        """
         name = self.pod_name(job_id, attempt)
         data = {"name": name, "uid": uid, "namespace": self.namespace, "container": container}
+        data["job_directory"] = self.options.job_directory
         return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
 
     def ref_of(self, pod: Mapping[str, Any]) -> JobRef | None:
@@ -107,6 +111,7 @@ class Place:
             job_id, attempt = annotations[layout.JOB_ID], int(labels[layout.ATTEMPT])
             data = {"name": meta["name"], "uid": meta["uid"], "namespace": meta.get("namespace", self.namespace)}
             data["container"] = annotations.get(layout.CONTAINER, layout.JOB)
+            data["job_directory"] = annotations.get(layout.JOB_DIRECTORY, self.options.job_directory)
         except (KeyError, ValueError):
             return None
         return JobRef(site=self.site, backend=self.backend, job_id=job_id, attempt=attempt, data=data)
