@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from siteward import JobState, LaunchRefused
+from siteward import JobState, LaunchRefused, OptionsRefused
 
 from .helpers import DEADLINE, Sites, output, run, sh, until
 
@@ -115,7 +115,7 @@ def test_a_refused_job_leaves_no_secret(sites: Sites, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DB", "secret")
     fields = study(secret_mounts={"db": {"source": "db", "mount_path": "/run/db"}})
     site = sites.open(fields=fields, max_cpus=1)
-    with pytest.raises(LaunchRefused, match="asks for 2 CPUs"):
+    with pytest.raises(OptionsRefused, match="asks for 2 CPUs"):
         site.launch(sh("true", study="cancer", resource_spec={"@default": {"num_of_cpus": 2}}))
     owner = (sites.folder / "state/plugins/docker/owner").read_text()
     assert list(Path(f"/dev/shm/siteward-{owner}").iterdir()) == []
