@@ -176,7 +176,7 @@ def test_a_pod_that_fits_nowhere(sites: Sites):
     picky = sites.open("site-2", "two", node_selector={"disk": "none"}, **SOON)
     handles = [site.launch(sh("true", **big)), picky.launch(sh("true"))]
     until(
-        lambda: "Insufficient cpu" in handles[0].status().message,
+        lambda: "lack free cpu" in handles[0].status().message,
         "it says why it is pending",
         12,
     )
