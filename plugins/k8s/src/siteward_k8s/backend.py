@@ -60,7 +60,7 @@ class Backend:
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
-        self._stops = Stops(self._cluster, self, self._later, lambda name: self._staging.was_sent(name), context.log)
+        self._stops = Stops(self._cluster, self, lambda name: self._staging.was_sent(name), context.log)
         self._pods = Pods(
             self._cluster,
             self,
@@ -295,6 +295,7 @@ class Backend:
         self._pods.end()
         self._watch.close()
         self._staging.close()
+        self._stops.close()
         self._cluster.close()
         self._later.close(_LAST_WORD)
 
