@@ -71,7 +71,7 @@ class Backend:
             log=context.log,
         )
         self._staging = Staging(
-            self._later,
+            Later("siteward-k8s-staging", context.log),
             send=self._send,
             fail=self._pods.fail,
             look=lambda ref: self._cluster.get_pod(ref.data["name"]),
@@ -206,7 +206,7 @@ class Backend:
         self._pods.failed(error)
 
     def _on_pod(self, kind: str, pod: dict[str, Any]) -> None:
-        self._staging.on_pod(pod)
+        self._staging.on_pod(pod, deleted=kind == "DELETED")
         self._pods.on_pod(kind, pod)
 
     def _on_list(self, pods: Iterable[dict[str, Any]]) -> None:
