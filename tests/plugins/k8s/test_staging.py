@@ -61,7 +61,7 @@ def bringing(monkeypatch):
 
 
 def test_a_container_that_its_node_does_not_know_yet_is_sent_to_again(bringing, tmp_path):
-    """Its pod says that it waits, so it is tried until it is known, and however often: the job waits for nothing else."""
+    """Its pod says that it waits, so it is tried until it is known, however often."""
     bringing.errors = [Missing("container not found")] * 3
     bringing.room.expect(ref(), tmp_path)
     bringing.room.on_pod(pod())
