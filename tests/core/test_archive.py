@@ -7,6 +7,7 @@ import tarfile
 
 import pytest
 
+from siteward import archive as archives
 from siteward import pack_directory, unpack_directory
 
 NOBODY = (65534, 65534)
@@ -186,3 +187,59 @@ def test_padding_without_end_is_not_read_for_ever(tmp_path):
     """A sender that never stops after the archive's end is left."""
     sent = itertools.chain(stream_of(folder("job"), ("job/new", b"new")), itertools.repeat(bytes(2**16)))
     assert unpack_directory(sent, tmp_path / "work", max_bytes=2**20)
+
+
+def test_what_cannot_be_read_is_an_error_or_told(tmp_path, monkeypatch):
+    """A folder that is not there or is shut, and a file; nothing is left out in silence."""
+    with pytest.raises(FileNotFoundError):
+        list(pack_directory(tmp_path / "nothing", name="job", owner=NOBODY))
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "shut").mkdir(parents=True)
+    (source / "open").write_text("x")
+    (source / "closed").write_text("x")
+
+    def scandir(path, scandir=os.scandir):
+        if str(path).endswith("shut"):
+            raise PermissionError("shut")
+        return scandir(path)
+
+    def opened(path, opened=archives._opened):
+        if path.endswith("closed"):
+            raise PermissionError("closed")
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(archives, "_opened", opened)
+    with pytest.raises(PermissionError):
+        list(pack_directory(source, name="job", owner=NOBODY))
+    told = []
+    unpack_directory(pack_directory(source, name="job", owner=NOBODY, unreadable=told.append), target, max_bytes=2**20)
+    assert sorted(map(str, told)) == ["closed", "shut"]
+    assert [path.name for path in target.iterdir()] == ["open"]
+
+
+def test_a_file_that_becomes_a_link_or_a_pipe_is_not_followed(tmp_path, monkeypatch):
+    """Whoever still runs there can have nothing packed from elsewhere, and cannot hold the packing up."""
+    (tmp_path / "secret").write_text("s3cr3t")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("innocent")
+    (source / "b").write_text("innocent")
+    lstat = os.lstat
+
+    def changing(path, **how):
+        status = lstat(path, **how)
+        if path == str(source / "a"):
+            os.unlink(path)
+            os.symlink(tmp_path / "secret", path)
+        if path == str(source / "b"):
+            os.unlink(path)
+            os.mkfifo(path)
+        return status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", changing)
+        told = []
+        packed = b"".join(pack_directory(source, name="job", owner=NOBODY, unreadable=told.append))
+    assert b"s3cr3t" not in packed
+    assert len(told) == 1

@@ -9,9 +9,10 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from siteward.statedir import remove_tree
 
@@ -24,21 +25,50 @@ _MAX_DEPTH = 200
 _UNTAKABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
-def pack_directory(directory: Path, *, name: str, owner: tuple[int, int]) -> Iterator[bytes]:
+def pack_directory(
+    directory: Path, *, name: str, owner: tuple[int, int], unreadable: Callable[[OSError], object] | None = None
+) -> Iterator[bytes]:
     """Yield a directory as a tar stream: a folder ``name`` with its contents, owned by ``owner`` (uid, gid).
 
     Files, folders and links are packed as they are, whatever else there is is left out. A file that shrinks
-    meanwhile is filled up with zeros; one that grows is cut off.
+    meanwhile is filled up with zeros; one that grows is cut off. OSError when something cannot be read; with
+    ``unreadable``, that is told and left out instead.
     """
-    for top, folders, files in os.walk(directory):
+    tell = unreadable or _raise
+    for top, folders, files in os.walk(directory, onerror=tell):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
         here = os.path.relpath(top, directory)
         for each in (".", *links, *files):
-            yield from _pack(os.path.join(top, each), os.path.normpath(os.path.join(name, here, each)), owner)
+            path = os.path.join(top, each)
+            yield from _pack(path, os.path.normpath(os.path.join(name, here, each)), owner, tell)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _pack(path: str, name: str, owner: tuple[int, int]) -> Iterator[bytes]:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _pack(path: str, name: str, owner: tuple[int, int], tell: Callable[[OSError], object]) -> Iterator[bytes]:
+    try:
+        info = _info(path, name, owner)
+        stream = _opened(path) if info is not None and info.isreg() else None
+    except OSError as error:
+        tell(error)
+        return
+    if info is None:
+        return
+    with stream or nullcontext():
+        yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        if stream is not None and info.size:
+            yield from _content(stream, info.size)
+
+
+def _opened(path: str) -> BinaryIO:
+    """Open a file, and nothing else that has taken its place: no link, and no pipe to wait at."""
+    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+
+
+def _info(path: str, name: str, owner: tuple[int, int]) -> tarfile.TarInfo | None:
     status = os.lstat(path)
     info = tarfile.TarInfo(name)
     info.mode, info.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
@@ -50,18 +80,15 @@ def _pack(path: str, name: str, owner: tuple[int, int]) -> Iterator[bytes]:
     elif stat.S_ISREG(status.st_mode):
         info.size = status.st_size
     else:
-        return
-    yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-    if info.size:
-        yield from _content(path, info.size)
+        return None
+    return info
 
 
-def _content(path: str, size: int) -> Iterator[bytes]:
+def _content(stream: BinaryIO, size: int) -> Iterator[bytes]:
     left = size
-    with open(path, "rb") as stream:
-        while left and (chunk := stream.read(min(left, _CHUNK))):
-            left -= len(chunk)
-            yield chunk
+    while left and (chunk := stream.read(min(left, _CHUNK))):
+        left -= len(chunk)
+        yield chunk
     while left:
         yield bytes(min(left, _CHUNK))
         left -= min(left, _CHUNK)

@@ -255,6 +255,14 @@ def test_a_token_that_was_changed_is_read_anew(server, tmp_path, monkeypatch):
     client.close()
 
 
+def test_credentials_that_expire_at_the_last_try_are_told(server, ask, monkeypatch):
+    """The answer is an error in words, whatever came before."""
+    monkeypatch.setattr(transport, "_NEW", 0.0)
+    server.answers = [BUSY] * 4 + [status(401)]
+    with pytest.raises(Unauthorized):
+        ask.get_pod("x")
+
+
 def test_new_credentials_that_are_refused_are_not_read_again_and_again(server, ask):
     """A wrong token costs one request each time, and no plugin is run for each."""
     server.answers = [status(401)] * 9

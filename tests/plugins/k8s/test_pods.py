@@ -370,6 +370,53 @@ def test_a_pod_that_starts_at_the_last_moment_is_not_given_up(api, followed: Fol
     assert layout.END not in api.kept["pods"][pod("a")["metadata"]["name"]]["metadata"]["annotations"]
 
 
+def test_a_job_that_was_given_up_is_although_its_pod_changes(api, followed: Followed):
+    """A reason that no pod tells (its job directory cannot come) stays, as nobody would come upon it again."""
+    changes = 0
+
+    def change(verb: str, _path: str) -> None:
+        nonlocal changes
+        if verb == "patch" and changes < 2:
+            changes += 1
+            api.put("pods", pod("a", status({"waiting": {"reason": "PodInitializing"}})))
+
+    api.refuse = change
+    followed.follow()
+    ref = followed.expect("a")
+    api.put("pods", pod("a", status({"waiting": {"reason": "PodInitializing"}})))
+    followed.until(lambda: followed.told("a"))
+    followed.pods.fail(ref, Reason.LAUNCH_FAILED, "the job directory cannot be brought")
+    assert followed.end_of("a").reason is Reason.LAUNCH_FAILED
+    assert changes == 2
+
+
+def test_a_job_is_given_up_of_which_nothing_was_told_yet(api, followed: Followed):
+    """It is looked at first, and its end is told."""
+    ref = followed.expect("a")
+    api.put("pods", pod("a", status({"waiting": {"reason": "PodInitializing"}})))
+    followed.pods.fail(ref, Reason.LAUNCH_FAILED, "the job directory cannot be brought")
+    assert followed.end_of("a").reason is Reason.LAUNCH_FAILED
+
+
+def test_a_job_that_began_is_not_given_up(api, followed: Followed):
+    """Whatever kept its job directory from coming, it is there."""
+
+    def start(verb: str, _path: str) -> None:
+        if verb == "patch":
+            api.put("pods", pod("a", status(running())))
+
+    api.refuse = start
+    followed.follow()
+    ref = followed.expect("a")
+    api.put("pods", pod("a", status({"waiting": {"reason": "PodInitializing"}})))
+    followed.until(lambda: followed.told("a"))
+    followed.pods.fail(ref, Reason.LAUNCH_FAILED, "the job directory cannot be brought")
+    followed.until(lambda: followed.told("a")[-1:] == ["RUNNING"])
+    api.put("pods", pod("a", status(exited(0))))
+    assert followed.end_of("a").reason is Reason.COMPLETED
+    assert not followed.given_up
+
+
 def test_a_verdict_waits_for_the_api_server(api, followed: Followed):
     """No end is told that could not be noted, as long as it may be; one that must not be noted is told."""
     followed.follow()
@@ -460,6 +507,24 @@ def test_a_node_that_never_ends_a_deleted_pod_is_lost(api, followed: Followed, m
     result = followed.end_of("a")
     assert (result.reason.value, result.state.value) == ("NodeLost", "LOST")
     assert words in result.message
+
+
+def test_a_node_is_asked_about_again_when_its_pod_changes(api, followed: Followed, monkeypatch):
+    """What is changed on the pod while it is written down that its node is lost, does not keep it from being lost."""
+    monkeypatch.setattr("siteward_k8s.verdicts._OVERDUE", 0.1)
+    changed = []
+
+    def change(verb: str, _path: str) -> None:
+        if verb == "patch" and not changed:
+            changed.append(verb)
+            api.put("pods", pod("a", status(running()), deleted=-40))
+
+    api.refuse = change
+    followed.follow()
+    followed.expect("a", uid="uid-of-a")
+    api.put("pods", pod("a", status(running()), deleted=-40))
+    assert followed.end_of("a").reason.value == "NodeLost"
+    assert changed
 
 
 def test_a_node_that_answers_may_take_its_time(api, followed: Followed, monkeypatch):

@@ -60,7 +60,7 @@ class Backend:
         template_of(options, None, context.base_dir)
         self._cluster = Cluster(options, context.base_dir, context.log)
         self._later = Later("siteward-k8s-later", context.log)
-        self._stops = Stops(self._cluster, self, self._later, lambda name: self._staging.was_sent(name), context.log)
+        self._stops = Stops(self._cluster, self, lambda name: self._staging.was_sent(name), context.log)
         self._pods = Pods(
             self._cluster,
             self,
@@ -71,7 +71,7 @@ class Backend:
             log=context.log,
         )
         self._staging = Staging(
-            self._later,
+            Later("siteward-k8s-staging", context.log),
             send=self._send,
             fail=self._pods.fail,
             look=lambda ref: self._cluster.get_pod(ref.data["name"]),
@@ -208,7 +208,7 @@ class Backend:
         self._pods.failed(error)
 
     def _on_pod(self, kind: str, pod: dict[str, Any]) -> None:
-        self._staging.on_pod(pod)
+        self._staging.on_pod(pod, deleted=kind == "DELETED")
         self._pods.on_pod(kind, pod)
 
     def _on_list(self, pods: Iterable[dict[str, Any]]) -> None:
@@ -297,6 +297,7 @@ class Backend:
         self._pods.end()
         self._watch.close()
         self._staging.close()
+        self._stops.close()
         self._cluster.close()
         self._later.close(_LAST_WORD)
 

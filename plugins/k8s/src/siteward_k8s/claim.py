@@ -68,8 +68,10 @@ class Claim:
                 return "lost"
         except FileNotFoundError:
             return "lost"
-        packed = pack_directory(place, name=name, owner=(0, 0))
-        return "returned" if unpack_directory(packed, target, max_bytes=self._max_bytes) else "partial"
+        left_out: set[int | None] = set()
+        packed = pack_directory(place, name=name, owner=(0, 0), unreadable=lambda error: left_out.add(error.errno))
+        whole = unpack_directory(packed, target, max_bytes=self._max_bytes)
+        return "returned" if whole and not left_out else "partial"
 
     def drop(self, name: str) -> None:
         """Remove a job directory; what cannot be removed just now goes with a later :meth:`sweep`."""

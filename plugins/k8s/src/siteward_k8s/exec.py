@@ -29,6 +29,12 @@ _PIECE = 2**17
 _READ = 2**15
 _CLOSES_WITHIN = 10.0
 _NOT_RUNNING = ("container not found", "not running", "stopped container", "not in running state", "task not found")
+# What the API server says when it cannot get through to a pod's node, or is cut off from it.
+_NODE_AWAY = (
+    *("dial tcp", "connection refused", "connection reset", "i/o timeout", "no route to host", "broken pipe"),
+    *("TLS handshake", "unexpected EOF", "context deadline exceeded", "use of closed network connection"),
+    *("lost connection to pod", "No agent available", "etcdserver:", "http2: "),
+)
 
 
 def run(
@@ -199,6 +205,8 @@ def _failure(status: dict[str, Any], what: str) -> BackendError:
         return Refused(f"cannot {what}: its image has no such command. Set `helper_image` in the site file to another")
     if any(sign in words for sign in _NOT_RUNNING):
         return Missing(f"cannot {what}: it does not run: {words}")
+    if int(status.get("code") or 0) >= 500 and any(sign in words for sign in _NODE_AWAY):
+        return Unreachable(f"cannot {what} just now: its node cannot be reached: {words}")
     return Refused(f"cannot {what}: {words}")
 
 

@@ -20,6 +20,7 @@ from siteward_k8s.verdicts import Api, Verdicts
 from siteward_k8s.waiting import Waiting
 
 _LOOK_AGAIN = 5.0
+_FAIL_AGAIN = 0.5
 _LAST_WORD = 2.0
 _LAST_NEWS_WITHIN = 5.0
 
@@ -231,11 +232,27 @@ class Pods:
             self._publish(record, record.end or record.seen)
 
     def fail(self, ref: JobRef, reason: Reason, message: str) -> None:
-        """Give up a job that waits, for a reason that its pod does not tell; returns at once."""
+        """Give up a job that waits, for a reason that its pod does not tell; returns at once.
+
+        A job that has begun or ended by then is not given up; a pod that only changes in between is.
+        """
         with self.changed:
             record = self._jobs.of(ref)
-            if record.facts is not None and record.end is None and not record.given_up:
-                self._verdicts.fail(record, reason, message, record.facts)
+        self._asking.call(0, lambda: self._fail(record, reason, message))
+
+    def _fail(self, record: Record, reason: Reason, message: str) -> None:
+        def again() -> None:
+            self._asking.call(_FAIL_AGAIN, lambda: self._fail(record, reason, message))
+
+        if record.is_over:
+            return
+        if record.facts is None and record.end is None and not self._tell_surely(record):
+            again()
+            return
+        with self.changed:
+            waits = record.end is None and record.seen.state is JobState.PENDING and not record.given_up
+            if waits and record.facts is not None:
+                self._verdicts.fail(record, reason, message, record.facts, again)
 
     # --- the watch's calls ----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 
 from siteward import BackendError, JobRef, Later, Reason, Unreachable
 from siteward_k8s.errors import Missing
@@ -28,7 +28,7 @@ class _Directory:
     ref: JobRef
     source: Path
     tries: int = 0
-    pause: float = _FIRST_PAUSE
+    pause: float = field(factory=lambda: _FIRST_PAUSE)
     busy: bool = False
 
 
@@ -36,7 +36,8 @@ class Staging:
     """Sends a job's directory as soon as its pod's first container waits for it, in a few threads.
 
     ``send(ref, source)`` brings it, whole or not at all; ``fail(ref, reason, words)`` ends a job whose directory
-    cannot be brought. An outage only delays. Where nothing is told of pods, ``look(ref)`` returns how one is.
+    cannot be brought. An outage only delays. ``look(ref)`` returns how a pod is, where nothing is told of it. ``later``
+    is closed with this.
     """
 
     def __init__(
@@ -91,10 +92,17 @@ class Staging:
         """Whether a pod's job directory is still to be brought."""
         return name in self._waiting
 
-    def on_pod(self, pod: Mapping[str, Any]) -> None:
-        """Take in what is seen of a pod: whether its first container waits for the job directory."""
-        name = pod["metadata"]["name"]
-        if _is_ready(pod):
+    def on_pod(self, pod: Mapping[str, Any], *, deleted: bool = False) -> None:
+        """Take in what is seen of a pod: whether its first container waits for the job directory, still or no more."""
+        metadata = pod["metadata"]
+        name = metadata["name"]
+        directory = self._waiting.get(name)
+        if directory is not None and directory.ref.data["uid"] not in (None, metadata["uid"]):
+            return  # one of the same name that was there before
+        if deleted or "deletionTimestamp" in metadata:
+            if directory is not None or name in self._ready:
+                self.cancel(name)
+        elif _is_ready(pod):
             with self._lock:
                 self._ready.add(name)
             self._begin(name)
@@ -116,14 +124,26 @@ class Staging:
         name = ref.data["name"]
         try:
             self._send(ref, directory.source)
-        except Missing:  # whoever looks at the pod tells of its end
-            self.forget(name)
         except Exception as error:
-            self._try_again(directory, error)
+            if not isinstance(error, Missing) or self._still_waits(directory):
+                self._try_again(directory, error)
         else:
             with self._lock:
                 self._sent.add(name)
                 self._waiting.pop(name, None)
+
+    def _still_waits(self, directory: _Directory) -> bool:
+        """Whether a container that a node does not know waits all the same: a node that was started anew learns it."""
+        name = directory.ref.data["name"]
+        try:
+            pod = self._look(directory.ref)
+        except Missing:  # whoever looks at the pod tells of its end
+            self.forget(name)
+            return False
+        except BackendError:
+            return True
+        self.on_pod(pod)
+        return name in self._waiting
 
     def was_sent(self, name: str) -> bool:
         """Whether a pod's job directory was brought, so that nothing keeps its job from running."""
@@ -134,7 +154,7 @@ class Staging:
         if self._closed or name not in self._waiting:
             return
         self._log.warning("job %s: its job directory did not come to the pod: %s", directory.ref.job_id, error)
-        directory.tries += not isinstance(error, Unreachable)
+        directory.tries += not isinstance(error, Unreachable | Missing)
         if directory.tries >= _TRIES:
             self.forget(name)
             words = f"the job directory cannot be brought to the pod: {error}"
@@ -163,6 +183,7 @@ class Staging:
             pool = self._pool
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+        self._later.close(0.0)
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

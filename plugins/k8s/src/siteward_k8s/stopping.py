@@ -16,22 +16,22 @@ from siteward_k8s.facts import PodFacts, read_pod
 from siteward_k8s.known import Place
 from siteward_k8s.transfer import signal_job, waits_for_directory
 
-_AGAIN = 1.0
+_AGAIN, _LONGEST_PAUSE = 1.0, 30.0
 # The end of a job that was killed shows within this many seconds, or its pod is deleted.
 _SHOWN_WITHIN = 15.0
 _STARTS_WITHIN, _SHOWS_WITHIN, _TRY_AGAIN = 10.0, 3.0, 0.25
 _AT_ONCE = 1
+# Of nodes that do not answer each step takes half a minute; those of other jobs are not to wait for them.
+_THREADS = 16
 
 
 class Stops:
     """The jobs that are to be ended. ``was_sent(name)``: a pod's job directory was brought, so that the job can run."""
 
-    def __init__(
-        self, cluster: Cluster, place: Place, later: Later, was_sent: Callable[[str], bool], log: Logger
-    ) -> None:
+    def __init__(self, cluster: Cluster, place: Place, was_sent: Callable[[str], bool], log: Logger) -> None:
         self._cluster = cluster
         self._place = place
-        self._later = later
+        self._laters = [Later(f"siteward-k8s-stop-{number}", log) for number in range(_THREADS)]
         self._was_sent = was_sent
         self._log = log
         self._lock = threading.Lock()
@@ -48,12 +48,14 @@ class Stops:
         with self._lock:
             self._graces[name] = grace = min(grace, self._graces.get(name, grace))
         try:
-            pod = self._cluster.get_pod(name)
-            ref = self._place.own(pod, ref)
+            self._begin(ref, grace)
         except Missing:
             if ref.data["uid"] is None:  # it may be on its way
-                self._later.call(_AGAIN, lambda: self._surely(lambda: self._stop_if_it_comes(ref)))
-            return
+                self._later(ref, _AGAIN, lambda: self._stop_if_it_comes(ref))
+
+    def _begin(self, ref: JobRef, grace: float) -> None:
+        pod = self._cluster.get_pod(ref.data["name"])
+        ref = self._place.own(pod, ref)
         facts = read_pod(pod)
         if _has_ended(facts):
             return
@@ -89,45 +91,60 @@ class Stops:
         if name not in self._asked:
             if not signal_job(self._cluster, ref, "TERM"):
                 if time.monotonic() < until:
-                    self._later.call(_TRY_AGAIN, lambda: self._surely(lambda: self._ask(ref, grace, until)))
+                    self._later(ref, _TRY_AGAIN, lambda: self._ask(ref, grace, until))
                 else:
-                    self._delete(ref, grace)
+                    self._delete_what_runs(ref, grace)
                 return
             self._asked.add(name)
-        self._later.call(grace, lambda: self._surely(lambda: self._kill(ref)))
+        self._later(ref, grace, lambda: self._kill(ref))
 
     def _kill(self, ref: JobRef) -> None:
-        if ref.data["name"] not in self._graces:
+        """Send KILL. Of a job that felt TERM there may be nothing left to kill, which takes a while to show."""
+        name = ref.data["name"]
+        if name not in self._graces:
             return
         if signal_job(self._cluster, ref, "KILL"):
-            self._later.call(_SHOWN_WITHIN, lambda: self._surely(lambda: self._delete_what_runs(ref)))
+            self._later(ref, _SHOWN_WITHIN, lambda: self._delete_what_runs(ref, _AT_ONCE))
+        elif name in self._asked:
+            self._later(ref, _SHOWS_WITHIN, lambda: self._delete_what_runs(ref, _AT_ONCE))
         else:
-            self._delete(ref, _AT_ONCE)
+            self._delete_what_runs(ref, _AT_ONCE)
 
-    def _delete_what_runs(self, ref: JobRef) -> None:
-        if ref.data["name"] in self._graces and not _has_ended(read_pod(self._cluster.get_pod(ref.data["name"]))):
-            self._delete(ref, _AT_ONCE)
+    def _delete_what_runs(self, ref: JobRef, grace: float) -> None:
+        """Delete a pod; not one whose job has ended, for what that left may be on its way home."""
+        name = ref.data["name"]
+        if name in self._graces and not _has_ended(read_pod(self._cluster.get_pod(name))):
+            self._delete(ref, grace)
 
     def _delete(self, ref: JobRef, grace: float) -> None:
         # Grace 0 would take the pod out of the API while its containers may still run.
         seconds = max(math.ceil(grace), _AT_ONCE)
         self._cluster.delete_pod(ref.data["name"], uid=ref.data["uid"], grace=seconds)
 
-    def _surely(self, step: Callable[[], None]) -> None:
-        """Take a step that whoever asked for it takes for taken."""
+    def _later(self, ref: JobRef, seconds: float, step: Callable[[], None], pause: float = _AGAIN) -> None:
+        """Take a step that whoever asked for it takes for taken: again and again, if need be."""
+        later = self._laters[hash(ref.data["name"]) % _THREADS]
+        later.call(seconds, lambda: self._surely(ref, step, pause))
+
+    def _surely(self, ref: JobRef, step: Callable[[], None], pause: float) -> None:
         try:
             step()
         except Missing:
             pass
         except BackendError as error:
-            self._log.warning("a job cannot be ended just now: %s", error)
-            self._later.call(_AGAIN, lambda: self._surely(step))
+            self._log.warning("job %s cannot be ended just now: %s", ref.job_id, error)
+            self._later(ref, pause, step, min(2 * pause, _LONGEST_PAUSE))
 
     def forget(self, name: str) -> None:
         """Forget a job that is done with."""
         with self._lock:
             self._graces.pop(name, None)
             self._asked.discard(name)
+
+    def close(self) -> None:
+        """Take no more steps; whoever drives the jobs next asks again."""
+        for later in self._laters:
+            later.close(0.0)
 
 
 def _has_ended(facts: PodFacts) -> bool:

@@ -80,10 +80,10 @@ def send(cluster: Cluster, ref: JobRef, source: Path) -> None:
     """Bring a job directory into the container that waits for it, which then ends, and the job starts.
 
     May be repeated. Missing while, or when no longer, that container runs; Unreachable when it may be tried again;
-    Refused with words when the image lacks something.
+    Refused with words when the image lacks something, and BackendError when ``source`` cannot be read.
     """
     digest = hashlib.sha256()
-    said = _receive(cluster, ref, lambda: pack_directory(source, name=_FOLDER, owner=(0, 0)), digest.update)
+    said = _receive(cluster, ref, lambda: _packed(source), digest.update)
     if said.get("tar") != "0":
         raise Refused(f"the job directory cannot be unpacked in the pod: {said['words']}")
     if said.get("sum", digest.hexdigest()) != digest.hexdigest():
@@ -91,6 +91,14 @@ def send(cluster: Cluster, ref: JobRef, source: Path) -> None:
     code, _output, words = _run(cluster, ref, STAGE, _ACCEPT, VOLUME, _FOLDER, STAGED, said["draft"]).output()
     if code != 0:
         raise Refused(f"the job directory cannot be put in its place in the pod: {_text(words)}")
+
+
+def _packed(source: Path) -> Iterator[bytes]:
+    """Pack a job directory. What is wrong with this machine's disk must not pass for trouble of the network."""
+    try:
+        yield from pack_directory(source, name=_FOLDER, owner=(0, 0))
+    except OSError as error:
+        raise BackendError(f"the job directory cannot be read: {error}") from error
 
 
 def _receive(
@@ -132,12 +140,30 @@ def fetch(cluster: Cluster, ref: JobRef, target: Path, max_bytes: int) -> str:
         finally:
             command.close()
     except Refused as error:
-        if isinstance(error, Missing) or any(words in str(error) for words in _NOT_THERE):
-            return "lost"
-        raise
+        if not (isinstance(error, Missing) or any(words in str(error) for words in _NOT_THERE)):
+            raise
+        if _helper_may_come(cluster, ref):
+            raise Unreachable(f"the helper of pod {ref.data['name']} cannot be found just now: {error}") from error
+        return "lost"
     except tarfile.TarError as error:
         raise BackendError(f"what came out of the pod is no tar archive: {error}") from error
     return "returned" if whole and outcome.complete else "partial"
+
+
+def _helper_may_come(cluster: Cluster, ref: JobRef) -> bool:
+    """Whether a pod's helper runs, or starts, as the API server sees it: a node that was started anew learns it again.
+
+    And a job may have ended before the container beside it was started.
+    """
+    try:
+        pod = cluster.get_pod(ref.data["name"], namespace=ref.data.get("namespace"))
+    except Missing:
+        return False
+    if ref.data["uid"] not in (None, pod["metadata"]["uid"]) or "deletionTimestamp" in pod["metadata"]:
+        return False
+    status = pod.get("status") or {}
+    states = [each.get("state") or {} for each in status.get("containerStatuses") or () if each["name"] == HELPER]
+    return status.get("phase") == "Running" and any("running" in state or "waiting" in state for state in states)
 
 
 class _Outcome:

@@ -95,7 +95,7 @@ class Transport:
                 answer = self._send(connection, method, target, what, data, content_type)
                 break
             except Unauthorized:
-                if renewed or not self.renew(connection):
+                if renewed or attempt + 1 == _ATTEMPTS or not self.renew(connection):
                     raise
                 renewed = True
             except Unreachable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from logging import Logger
 from typing import Any, Protocol
 
@@ -66,13 +67,25 @@ class Verdicts:
         """Give up nothing any more."""
         self._stopped = True
 
-    def fail(self, record: Record, reason: Reason, message: str, facts: PodFacts) -> None:
-        """Give up a pod, for a reason and with all that is known of it; returns at once."""
+    def fail(
+        self,
+        record: Record,
+        reason: Reason,
+        message: str,
+        facts: PodFacts,
+        again: Callable[[], object] | None = None,
+    ) -> None:
+        """Give up a pod, for a reason and with all that is known of it; returns at once.
+
+        ``again()`` is called when it was not, as the pod has changed, and there is no other cause to judge it anew.
+        """
         record.given_up = True
         seen = evidence(facts, record.said)
-        self._later.call(0, lambda: self._carry_out(record, reason, message, seen))
+        self._later.call(0, lambda: self._carry_out(record, reason, message, seen, again))
 
-    def _carry_out(self, record: Record, reason: Reason, message: str, seen: str) -> None:
+    def _carry_out(
+        self, record: Record, reason: Reason, message: str, seen: str, again: Callable[[], object] | None
+    ) -> None:
         if self._stopped or record.is_over:
             return
         if record.end is not None:  # it came in between
@@ -83,9 +96,11 @@ class Verdicts:
         except (Conflict, Missing):  # it has changed, or gone, since it was judged
             record.given_up = False
             self._look_again(record)
+            if again is not None:
+                again()
             return
         except Unreachable:
-            self._later.call(_AGAIN, lambda: self._carry_out(record, reason, message, seen))
+            self._later.call(_AGAIN, lambda: self._carry_out(record, reason, message, seen, again))
             return
         except BackendError as error:
             self._log.warning("job %s: why it is given up cannot be noted: %s", record.ref.job_id, error)
@@ -134,6 +149,7 @@ class Verdicts:
         except BackendError:
             pause = _OVERDUE
         if words:
-            self.fail(record, Reason.NODE_LOST, words, facts)
+            ask_again = partial(self._later.call, _OVERDUE, lambda: self._ask_node(record))
+            self.fail(record, Reason.NODE_LOST, words, facts, ask_again)
         else:
             self._later.call(pause, lambda: self._ask_node(record))
