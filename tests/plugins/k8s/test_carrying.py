@@ -1,12 +1,15 @@
 """What goes wrong on the way to and from a pod, and is not what it seems; on no cluster."""
 
+import threading
+
 import pytest
 
-from siteward import BackendError, JobRef, Unreachable
+from siteward import BackendError, JobRef, JobState, Unreachable
 from siteward_k8s import transfer
-from siteward_k8s.errors import Missing, Refused
+from siteward_k8s.errors import Closed, Missing, Refused
 from siteward_k8s.exec import V5, _failure
 from siteward_k8s.layout import HELPER
+from siteward_k8s.logs import read_logs
 
 REF = JobRef(site="s", backend="k8s", job_id="a", attempt=1, data={"name": "a", "uid": "1", "namespace": "default"})
 INTERNAL = "Internal error occurred: "
@@ -76,3 +79,26 @@ def test_results_wait_for_a_helper_that_cannot_be_found_just_now(tmp_path, state
 def test_results_are_lost_with_the_helper(tmp_path, cluster):
     """It ended, or its pod is going or gone."""
     assert transfer.fetch(cluster, REF, tmp_path, 1) == "lost"
+
+
+class Shut:
+    """A cluster and news of a site that was closed."""
+
+    changed = threading.Condition()
+
+    def seen(self, _ref):
+        return JobState.RUNNING
+
+    def look(self, _ref):
+        raise Closed("closed")
+
+    def read_log(self, *_how, **_more):
+        raise Closed("closed")
+
+
+@pytest.mark.parametrize("tail", [None, 5])
+def test_who_follows_output_is_told_that_the_site_was_closed(tail):
+    """It does not wait for an API server that will not be asked any more."""
+    ref = JobRef(site="s", backend="k8s", job_id="a", attempt=1, data={**REF.data, "container": "job"})
+    with pytest.raises(Closed):
+        list(read_logs(Shut(), Shut(), ref, True, tail))

@@ -1,7 +1,11 @@
 """Asking an API server: what is tried again and what is not, what errors say, and whose credentials are used."""
 
+import base64
+import hashlib
 import json
 import logging
+import re
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +16,7 @@ from siteward import BackendError, Unreachable
 from siteward_k8s import transport
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import (
+    Closed,
     Conflict,
     Exists,
     Failing,
@@ -481,3 +486,73 @@ def test_permissions_are_as_they_are(cluster, namespace, tmp_path):
     with pytest.raises(Forbidden, match="Grant it in the Role"):
         client.create_pod({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a", "image": "b"}]}})
     client.close()
+
+
+# --- being closed -------------------------------------------------------------------------------------------
+
+
+class Silent:
+    """A server that opens what it is asked for, and then brings nothing."""
+
+    def __init__(self, head):
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.opened = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(head,), daemon=True)
+        self._thread.start()
+
+    def _serve(self, head):
+        taken, _ = self._listening.accept()
+        with taken:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += taken.recv(65536)
+            key = re.search(rb"(?i)sec-websocket-key: *(\S+)", asked)
+            digest = hashlib.sha1((key[1] if key else b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            taken.sendall(head.replace(b"%accept%", base64.b64encode(digest)))
+            self.opened.set()
+            while taken.recv(65536):
+                pass
+
+    def close(self):
+        self._thread.join(60)
+        self._listening.close()
+
+
+LOG = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SOCKET = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %accept%\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "act"),
+    [
+        (LOG, lambda client: list(client.read_log("x", "job", follow=True))),
+        (SOCKET, lambda client: client.exec("x", "job", ["cat"], timeout=1000).output()),
+    ],
+    ids=["output", "command"],
+)
+def test_what_is_under_way_breaks_off(tmp_path, head, act):
+    """A closed site waits for no node, and nothing of it goes on in the background."""
+    server = Silent(head)
+    path = kubeconfig(tmp_path / "kubeconfig", server.url)
+    client = Cluster(Where(kubeconfig=str(path)), tmp_path, logging.getLogger())
+    errors = []
+
+    def ask():
+        try:
+            act(client)
+        except Unreachable as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    assert server.opened.wait(60)
+    client.close()
+    asking.join(60)
+    server.close()
+    assert len(errors) == 1
+    with pytest.raises(Closed):
+        client.get_pod("x")

@@ -13,7 +13,8 @@
         ├── Failing             5xx: the API server has trouble of its own
         └── NotSent             surely not done: no connection, no configuration
             ├── Throttled       429: too many requests
-            └── Unauthorized    401: the credentials are not, or no longer, accepted
+            ├── Unauthorized    401: the credentials are not, or no longer, accepted
+            └── Closed          this backend asks nothing any more
 
 What is not sure is :class:`~siteward.Unreachable`: it never means that a job or its pod has ended.
 """
@@ -85,6 +86,10 @@ class Throttled(NotSent):
 
 class Unauthorized(NotSent):
     """The credentials are not, or no longer, accepted."""
+
+
+class Closed(NotSent):
+    """The site was closed, and asks nothing any more."""
 
 
 def refusal(code: int, headers: Mapping[str, str], body: bytes, what: str) -> Refused | Unreachable:

@@ -19,6 +19,7 @@ from siteward import BackendError, Unreachable
 from siteward_k8s.connection import Connection
 from siteward_k8s.errors import Missing, NotSent, Refused, Unauthorized, refusal, unreachable
 from siteward_k8s.frames import BINARY, CLOSE, PING, PONG, Decoder, frame
+from siteward_k8s.streams import shut_down
 from siteward_k8s.transport import CONNECT_WITHIN, Transport
 
 STDOUT, STDERR = 1, 2
@@ -58,7 +59,7 @@ def run(
         except Unauthorized:
             if renewed or not transport.renew(connection):
                 raise
-    return Exec(sock, protocol, stdin, timeout, connection.address, what)
+    return transport.breaks(Exec(sock, protocol, stdin, timeout, connection.address, what))
 
 
 class Exec:
@@ -191,6 +192,10 @@ class Exec:
             pieces[channel].append(data)
         assert self.exit_code is not None
         return self.exit_code, b"".join(pieces[STDOUT]), b"".join(pieces[STDERR])
+
+    def hang_up(self) -> None:
+        """Break it off in another thread, where it is Unreachable; the command may run on."""
+        shut_down(self._socket)
 
     def close(self) -> None:
         """Hang up; the command may run on."""

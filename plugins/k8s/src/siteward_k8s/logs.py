@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from threading import Condition
 from typing import Protocol
 
 from siteward import JobRef, JobState, JobStatus, Unreachable
 from siteward_k8s.client import Cluster
-from siteward_k8s.errors import Missing, Refused
+from siteward_k8s.errors import Closed, Missing, Refused
 from siteward_k8s.position import Position
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -39,7 +38,7 @@ def read_logs(cluster: Cluster, news: News, ref: JobRef, follow: bool, tail: int
     """Yield a job's output; with ``follow`` until it has ended, over whatever connections break meanwhile.
 
     ``tail`` is a number of lines to begin with, None for all. A job that has no container, or whose pod is no more,
-    has no output.
+    has no output. Closed when the site was closed in the middle of it.
     """
     reader = _Reader(cluster, ref)
     if not follow:
@@ -87,6 +86,8 @@ def _surely(reader: _Reader, waiting: _Waiting, tail: int | None) -> Iterator[by
         try:
             yield from _all(reader, waiting.news, waiting.ref, tail)
             return
+        except Closed:
+            raise
         except Unreachable:
             waiting.wait()
 
@@ -101,9 +102,12 @@ class _Waiting:
 
     def state(self) -> JobState | None:
         """Return the job's state, None when it cannot be seen."""
-        with suppress(Unreachable):
+        try:
             return self.news.look(self.ref).state
-        return None
+        except Closed:
+            raise
+        except Unreachable:
+            return None
 
     def reset(self) -> None:
         """Be quick again."""

@@ -64,12 +64,12 @@ class Stream:
     def close(self) -> None:
         """End it: whoever reads, in any thread, sees the stream's end."""
         self._closed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break it off: whoever reads, in any thread, sees that."""
         connection = getattr(self._response, "connection", None)
-        sock = getattr(connection, "sock", None)
-        if sock is not None:
-            with suppress(OSError):
-                # Not the TLS socket's own shutdown: the other thread may be in the middle of it.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        shut_down(getattr(connection, "sock", None))
 
     def __enter__(self) -> Stream:
         return self
@@ -79,6 +79,14 @@ class Stream:
     ) -> None:
         self.close()
         self._response.close()
+
+
+def shut_down(sock: socket.socket | None) -> None:
+    """Wake up whoever waits for a socket: it brings nothing any more."""
+    if sock is not None:
+        with suppress(OSError):
+            # Not the TLS socket's own shutdown: the other thread may be in the middle of it.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class Watching:

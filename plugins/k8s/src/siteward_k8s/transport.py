@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
+from weakref import WeakSet
 
 from siteward import Unreachable
 from siteward_k8s.connection import Connection, Where, connect
-from siteward_k8s.errors import Failing, NotSent, Throttled, Unauthorized, refusal, unreachable
+from siteward_k8s.errors import Closed, Failing, NotSent, Throttled, Unauthorized, refusal, unreachable
 from siteward_k8s.streams import Stream
 
 CONNECT_WITHIN = 5.0
@@ -27,6 +28,16 @@ _NEW = 5.0
 Params = Mapping[str, Any]
 
 
+class Breakable(Protocol):
+    """Something that is under way."""
+
+    def hang_up(self) -> None:
+        """Break it off; any thread may."""
+
+
+Open = TypeVar("Open", bound=Breakable)
+
+
 class Transport:
     """Asks one API server; any thread may. It reads the configuration when it is first used."""
 
@@ -37,6 +48,7 @@ class Transport:
         self._connection: Connection | None = None
         self._connected_at = 0.0
         self._closed = threading.Event()
+        self._open: WeakSet[Breakable] = WeakSet()
 
     def connected(self) -> Connection:
         """Return the connection as it is now."""
@@ -45,7 +57,7 @@ class Transport:
             return connection
         with self._lock:
             if self._closed.is_set():
-                raise NotSent("this backend has been closed")
+                raise Closed("the site was closed, and asks nothing of the cluster any more; load it again")
             if self._connection is None:
                 self._connection = connect(self._where, self._base_dir)
                 self._connected_at = time.monotonic()
@@ -61,12 +73,23 @@ class Transport:
         return True
 
     def close(self) -> None:
-        """Let go of all connections; nothing is asked any more."""
+        """Let go of all connections, also where something is under way; nothing is asked any more."""
         self._closed.set()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+            under_way = list(self._open)
+        for each in under_way:
+            each.hang_up()
+
+    def breaks(self, answer: Open) -> Open:
+        """Have something that takes long break off when this is closed; return it."""
+        with self._lock:
+            self._open.add(answer)
+        if self._closed.is_set():
+            answer.hang_up()
+        return answer
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -135,7 +158,7 @@ class Transport:
                 error = refusal(response.status, response.headers, b"".join(answer), what)
             if renewed or not isinstance(error, Unauthorized) or not self.renew(connection):
                 raise error
-        return Stream(response, connection.address, what)
+        return self.breaks(Stream(response, connection.address, what))
 
 
 def _open(connection: Connection, method: str, target: str, what: str, silence: float, **options: Any) -> Any:
