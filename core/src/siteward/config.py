@@ -190,9 +190,10 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
     fields, hints = _readable(cls)  # type: ignore[arg-type]  # a type is hashable; mypy does not see it
     values: dict[str, Any] = {}
     problems = [
-        Problem(str(key), f"unknown key; expected one of {', '.join(fields) or 'none'}", nearest(str(key), fields))
-        for key in block
-        if key not in fields
+        Problem(
+            str(key), "unknown key" if near else f"unknown key; expected one of {', '.join(fields) or 'none'}", near
+        )
+        for key, near in ((key, nearest(str(key), fields)) for key in block if key not in fields)
     ]
     for name, field in fields.items():
         if name not in block:

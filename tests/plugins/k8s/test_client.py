@@ -14,6 +14,7 @@ import pytest
 
 from siteward import BackendError, Unreachable
 from siteward_k8s import transport
+from siteward_k8s.check import check_cluster
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import (
     Closed,
@@ -29,6 +30,7 @@ from siteward_k8s.errors import (
     Unauthorized,
     refusal,
 )
+from siteward_k8s.options import SiteOptions
 
 from ...cluster.proxy import GONE_EVENT, Answer
 from ..jobs import until
@@ -329,12 +331,16 @@ def test_what_is_not_named_is_kubectls_own(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     with pytest.raises(NotSent, match="service account"):
         _ = Cluster(Where(kubeconfig=None), tmp_path, logging.getLogger()).address
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NotSent, match="neither the site file's `kubeconfig` nor KUBECONFIG names one"):
+        _ = Cluster(Where(kubeconfig=None), tmp_path, logging.getLogger()).address
 
 
 @pytest.mark.parametrize(
     ("text", "context", "words"),
     [
-        (None, None, "No such file|Invalid kube-config"),
+        (None, None, "there is no kubeconfig"),
         ("", None, "Invalid kube-config"),
         ("a: [", None, "not YAML, see line"),
         ("{}", None, "Invalid kube-config"),
@@ -556,3 +562,28 @@ def test_what_is_under_way_breaks_off(tmp_path, head, act):
     assert len(errors) == 1
     with pytest.raises(Closed):
         client.get_pod("x")
+
+
+def test_a_field_that_no_pod_has_is_refused(client):
+    """A typing error in a template is told with its place; the pod would run without what was meant."""
+    spec = {"containers": [{"name": "a", "image": "b"}], "runtimeClasName": "gvisor"}
+    with pytest.raises(Refused, match=r'unknown field "spec.runtimeClasName".*pod_template'):
+        client.create_pod({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "typo"}, "spec": spec})
+
+
+def test_a_missing_namespace_is_found_before_any_job(cluster, tmp_path):
+    """Though all rights are there, and lists are merely empty; what is asked for that makes nothing."""
+    where = Where(kubeconfig=str(cluster.kubeconfig), namespace="not-there")
+    client = Cluster(where, tmp_path, logging.getLogger())
+    assert [(each.level, each.subject) for each in check_cluster(client, SiteOptions())] == [
+        ("ok", "cluster"),
+        ("fail", "namespace"),
+    ]
+    client.close()
+
+
+def test_looking_at_a_cluster_makes_no_pod(client):
+    """And its version is told as people write it."""
+    findings = check_cluster(client, SiteOptions())
+    assert "Kubernetes v1." in findings[0].message and "{" not in findings[0].message
+    assert client.list_pods("")[0] == []

@@ -327,10 +327,10 @@ def test_a_template_may_be_a_file(tmp_path):
 BROKEN = {
     "text": ("just words", "expected a Pod, got text"),
     "empty": ("", "expected a Pod, got nothing"),
-    "yaml": ("spec: [", "is not YAML: while parsing"),
+    "yaml": ("spec: [", "line 1, column 8: is not YAML: expected the node content"),
     "python": ("!!python/object/apply:os.system [id]", "is not YAML: could not determine a constructor"),
     "binary": ("spec: \x00", "is not YAML"),
-    "key twice": ("spec: {}\nkind: Pod\nspec: {}", "is not YAML: 'spec' is there twice"),
+    "key twice": ("spec: {}\nkind: Pod\nspec: {}", "line 1, column 1: is not YAML: 'spec' is there twice"),
     "kind": ("kind: Deployment", "kind: expected Pod, got 'Deployment'"),
     "version": ("apiVersion: v2", "apiVersion: expected v1, got 'v2'"),
     "key": ("sepc: {}", "sepc: unknown key; a Pod has apiVersion, kind, metadata, spec, status"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from siteward import BackendError, Finding
 from siteward_k8s.client import Cluster
-from siteward_k8s.errors import Forbidden, Missing
+from siteward_k8s.errors import Forbidden, Missing, Refused
 from siteward_k8s.options import SiteOptions
 
 _ROLE = "See plugins/k8s/deploy for a Role that has all that is needed."
@@ -34,7 +34,10 @@ def check_cluster(cluster: Cluster, options: SiteOptions) -> list[Finding]:
     """Look at everything that a job will need; an API that cannot be asked is one finding."""
     try:
         version = cluster.version()
-        found = [Finding(level="ok", subject="cluster", message=f"{cluster.address}: {version}")]
+        words = f"{cluster.address}: Kubernetes {version.get('gitVersion', 'of an unknown version')}"
+        found = [Finding(level="ok", subject="cluster", message=words)]
+        if absent := _no_namespace(cluster):
+            return [*found, absent]
         found += [*_check_permissions(cluster, options), *_check_namespace(cluster)]
         found += [
             *_check_pull_secrets(cluster, options),
@@ -45,6 +48,22 @@ def check_cluster(cluster: Cluster, options: SiteOptions) -> list[Finding]:
         remedy = "See that `kubectl get pods` works with the site's kubeconfig and context."
         return [Finding(level="fail", subject="cluster", message=str(error), remedy=remedy)]
     return found
+
+
+def _no_namespace(cluster: Cluster) -> Finding | None:
+    """Return what to say of a namespace that is not there: rights in it can be had, and lists of it are empty."""
+    container = {"name": "job", "image": "none"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "siteward-doctor-"}}
+    try:
+        cluster.create_pod({**pod, "spec": {"containers": [container]}}, dry=True)
+    except Missing:
+        remedy = f"Create it (kubectl create namespace {cluster.namespace}), or set another `namespace`."
+        return Finding(
+            level="fail", subject="namespace", message=f"there is no namespace {cluster.namespace}", remedy=remedy
+        )
+    except Refused:  # of other causes than that, and other checks' business
+        return None
+    return None
 
 
 def _check_permissions(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:

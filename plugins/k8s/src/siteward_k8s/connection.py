@@ -114,6 +114,9 @@ def connect(where: Where, base_dir: Path) -> Connection:
     named = where.kubeconfig or where.context or os.environ.get("KUBECONFIG")
     if named or "KUBERNETES_SERVICE_HOST" not in os.environ:
         path = _kubeconfig(where, base_dir)
+        if not any(os.path.exists(each) for each in path.split(os.pathsep)):
+            unnamed = "" if named else ", and neither the site file's `kubeconfig` nor KUBECONFIG names one"
+            raise NotSent(f"there is no kubeconfig {path}{unnamed}. {_REMEDY}")
         try:
             kubernetes.config.load_kube_config(path, where.context, config)
             namespace = _context_namespace(kubernetes.config.list_kube_config_contexts(path), where.context)

@@ -134,6 +134,8 @@ def _advice(code: int, words: str) -> str:
         return ". Ask for less, wait for other pods to end, or have the namespace's quota raised"
     if "violates PodSecurity" in words:
         return ". Let the site's security contexts fit the namespace's pod security level, or have that changed"
+    if "strict decoding error" in words:
+        return ". Correct it in the site's or the study's pod_template"
     if "is being terminated" in words:
         return ". Choose another namespace, or wait and create it anew"
     if code == 404 and words.startswith("namespaces "):

@@ -83,6 +83,10 @@ def _read_file(path: Path, _mtime: int, size: int, _inode: int) -> tuple[Any, tu
         return None, (Problem("", f"is {size} bytes long; a template has at most {_LARGEST}"),)
     try:
         data = yaml.load(path.read_bytes(), Loader)  # noqa: S506  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        return None, (Problem(where, f"is not YAML: {error.problem or error.context}"),)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         return None, (Problem("", f"is not YAML: {' '.join(str(error).split()) or type(error).__name__}"),)
     return data, tuple(_problems(data))
