@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from attrs import evolve
 
 from siteward import (
+    BackendError,
     Context,
     Finding,
     JobRef,
@@ -140,17 +142,20 @@ class Backend:
             start_timeout=self._options.start_timeout,
             gated_timeout=self._options.gated_timeout,
         )
+        claim = self._claim()
         self._pods.expect(ref, waits)
         try:
-            if (claim := self._claim()) is not None:
+            if claim is not None:
                 claim.put(name, request.job_dir)
             pod = creating.create(self._cluster, self.place, built, self._context.log)
         except Unreachable as error:
             if not isinstance(error, NotSent):
                 raise LaunchUncertain(ref, str(error)) from error
-            creating.drop_refused(self._cluster, built)
-            self._forget(name)
+            self._undo(name, claim)
             raise LaunchRefused(str(error)) from error
+        except (LaunchRefused, BackendError):
+            self._undo(name, claim)
+            raise
         except Exception:
             self._forget(name)
             raise
@@ -159,6 +164,13 @@ class Backend:
         ref = evolve(ref, data={**ref.data, "uid": pod["metadata"]["uid"]})
         self._pods.expect(ref, waits)
         return ref
+
+    def _undo(self, name: str, claim: Claim | None) -> None:
+        """Leave nothing of a launch of which nothing came."""
+        if claim is not None:
+            with suppress(OSError):
+                claim.drop(name)
+        self._forget(name)
 
     def _build(self, request: JobRequest) -> tuple[JobRef, build.Built]:
         place = self.place
@@ -220,7 +232,7 @@ class Backend:
 
         self._pods.on_list(noted())
         if (claim := self._claim()) is not None:
-            claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
+            claim.sweep(kept | self._pods.names())
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""

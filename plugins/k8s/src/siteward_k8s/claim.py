@@ -18,7 +18,8 @@ from siteward import BackendError, hand_over, pack_directory, remove_tree, unpac
 
 # What is to be removed has no other name than this: whoever finds it may remove it.
 _DEAD = ".siteward-removed."
-_LONG_AGO = 86400.0
+# Until then a driver may come that has not asked about its jobs yet, and brings home what they left.
+_LONG_AGO = 30 * 86400.0
 
 
 class Claim:
