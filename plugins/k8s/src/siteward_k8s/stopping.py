@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from logging import Logger
 
 from siteward import BackendError, JobRef, Later
@@ -38,6 +37,7 @@ class Stops:
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._awaited: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         """Whether a job is to be ended."""
@@ -48,8 +48,27 @@ class Stops:
         name = ref.data["name"]
         with self._lock:
             self._graces[name] = grace = min(grace, self._graces.get(name, grace))
-        with suppress(Missing):
+        self._begin_if_there(ref, grace)
+
+    def _begin_if_there(self, ref: JobRef, grace: float) -> None:
+        """Begin; a pod that may be on its way to the API server still is waited for until its job is done with."""
+        try:
             self._begin(ref, grace)
+        except Missing:
+            with self._lock:
+                name = ref.data["name"]
+                if ref.data["uid"] is not None or name in self._awaited or name not in self._graces:
+                    return
+                self._awaited.add(name)
+            self._later(ref, _AGAIN, lambda: self._begin_late(ref))
+
+    def _begin_late(self, ref: JobRef) -> None:
+        name = ref.data["name"]
+        with self._lock:
+            self._awaited.discard(name)
+            grace = self._graces.get(name)
+        if grace is not None:
+            self._begin_if_there(ref, grace)
 
     def _begin(self, ref: JobRef, grace: float) -> None:
         pod = self._cluster.get_pod(ref.data["name"])
