@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,16 +16,35 @@ def installation_id(directory: Path) -> str:
 
     16 hex digits, for labels of containers and pods; ``directory`` is a plugin's own (``Context.directory``). The mark
     is written down there, and made from the machine and the path, so that it is the same should the directory be lost.
-    OSError when it can be neither read nor written.
+    Where the machine has no id of its own, and in pods, whose images and paths are alike, it is random. OSError when
+    it can be neither read nor written.
     """
     file = directory / "owner"
+    if mark := _read(file):
+        return mark
+    draft = directory / f"owner.{secrets.token_hex(8)}"
+    draft.write_text(_new_mark(directory))
+    try:
+        with suppress(FileExistsError):
+            os.link(draft, file)
+        if not _read(file):  # the machine lost its power when it was written
+            os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return _read(file)
+
+
+def _read(file: Path) -> str:
     with suppress(FileNotFoundError):
         return file.read_text().strip()
+    return ""
+
+
+def _new_mark(directory: Path) -> str:
     machine = ""
-    with suppress(OSError):
-        machine = _MACHINE_ID.read_text().strip()
-    mark = hashlib.sha256(f"{machine}\0{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    draft = directory / f"owner.{os.getpid()}"
-    draft.write_text(mark)
-    os.replace(draft, file)
-    return mark
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        with suppress(OSError):
+            machine = _MACHINE_ID.read_text().strip()
+    if machine in ("", "uninitialized"):
+        return secrets.token_hex(8)
+    return hashlib.sha256(f"{machine}\0{directory}".encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -23,9 +23,10 @@ class Jobs:
         self.done = []
         self.signal = lambda name, _signal: self.states[name] == "running"
 
-    def ref(self, name):
-        self.states.setdefault(name, "running")
-        data = {"name": name, "uid": f"uid-{name}", "namespace": "default"}
+    def ref(self, name, *, late=False):
+        if not late:
+            self.states.setdefault(name, "running")
+        data = {"name": name, "uid": None if late else f"uid-{name}", "namespace": "default"}
         return JobRef(site="s", backend="k8s", job_id=name, attempt=1, data=data)
 
     def get_pod(self, name):
@@ -120,6 +121,18 @@ def test_a_job_that_cannot_be_signalled_is_deleted(jobs, stops):
     stops.stop(jobs.ref("b"), 0.05)
     wait_until(lambda: ("b", "DELETE") in jobs.done, lambda: jobs.done)
     assert jobs.done[1:] == [("b", "TERM"), ("b", "DELETE")]
+
+
+def test_a_pod_that_comes_after_the_stop_is_ended(jobs, stops):
+    """Its create was on the way when it was looked for; one that is done with is not waited for any more."""
+    stops.stop(jobs.ref("a", late=True), 5)
+    stops.stop(jobs.ref("a", late=True), 0)
+    stops.stop(jobs.ref("b", late=True), 0)
+    stops.forget("b")
+    jobs.states |= {"a": "running"}
+    wait_until(lambda: ("a", "KILL") in jobs.done, lambda: jobs.done)
+    wait_until(lambda: not stops._awaited, lambda: stops._awaited)
+    assert ("b", "KILL") not in jobs.done
 
 
 def test_a_node_that_does_not_answer_keeps_no_other_job_waiting(jobs, stops, monkeypatch):

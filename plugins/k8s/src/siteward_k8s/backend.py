@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,8 @@ class Backend:
             if isinstance(error, Unreachable) and not isinstance(error, NotSent):
                 self._pods.expect(ref, waits)  # from now on: what came before may have taken long
                 raise LaunchUncertain(ref, str(error)) from error
-            self._forget(name)
-            if is_new and claim is not None:
-                claim.drop(name)
+            self._undo(name, claim if is_new else None)
             if isinstance(error, NotSent):
-                creating.drop_refused(self._cluster, built)
                 raise LaunchRefused(str(error)) from error
             raise
         if built.secret is None:
@@ -161,6 +159,13 @@ class Backend:
         ref = evolve(ref, data={**ref.data, "uid": pod["metadata"]["uid"]})
         self._pods.expect(ref, waits)
         return ref
+
+    def _undo(self, name: str, claim: Claim | None) -> None:
+        """Leave nothing of a launch of which nothing came."""
+        if claim is not None:
+            with suppress(OSError):
+                claim.drop(name)
+        self._forget(name)
 
     def _build(self, request: JobRequest) -> tuple[JobRef, build.Built]:
         place = self.place
@@ -222,7 +227,7 @@ class Backend:
 
         self._pods.on_list(noted())
         if (claim := self._claim()) is not None:
-            claim.sweep(kept | {ref.data["name"] for ref in self._pods.known()})
+            claim.sweep(kept | self._pods.names())
 
     def _give_up(self, ref: JobRef, reason: Reason, message: str, evidence: str) -> None:
         """Take away a pod that does not start; why was told."""

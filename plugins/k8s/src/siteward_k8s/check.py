@@ -9,6 +9,7 @@ from siteward import BackendError, Finding
 from siteward_k8s.client import Cluster
 from siteward_k8s.errors import Forbidden, Missing, Refused
 from siteward_k8s.options import SiteOptions
+from siteward_k8s.quantity import parse_quantity
 
 _ROLE = "See plugins/k8s/deploy for a Role that has all that is needed."
 # (verb, resource, subresource, what for); without the first ones no job can run.
@@ -24,9 +25,7 @@ _USEFUL = (
     ("patch", "pods", "", "writing down why a pod was given up"),
     ("list", "events", "", "saying why a job is pending"),
     ("watch", "events", "", "saying why a job is pending, at once"),
-    ("create", "secrets", "", "jobs with secrets"),
-    ("patch", "secrets", "", "jobs with secrets"),
-    ("delete", "secrets", "", "jobs with secrets"),
+    *((verb, "secrets", "", "jobs with secrets") for verb in ("create", "get", "list", "update", "patch", "delete")),
 )
 
 
@@ -86,6 +85,16 @@ def _check_permissions(cluster: Cluster, options: SiteOptions) -> Iterator[Findi
 
 def _check_namespace(cluster: Cluster) -> Iterator[Finding]:
     path = f"/api/v1/namespaces/{cluster.namespace}"
+    try:
+        cluster.get(path)
+    except Forbidden:
+        pass  # few may look at it, and lists of what is in one that is not there are empty
+    except Missing:
+        remedy = f"Create it with: kubectl create namespace {cluster.namespace}, or set `namespace` in the site file"
+        yield Finding(level="fail", subject="namespace", message=f"{cluster.namespace} is not there", remedy=remedy)
+        return
+    else:
+        yield Finding(level="ok", subject="namespace", message=cluster.namespace)
     try:
         quotas = cluster.get(f"{path}/resourcequotas")["items"]
     except Forbidden:
@@ -149,7 +158,8 @@ def _check_nodes(cluster: Cluster, options: SiteOptions) -> Iterator[Finding]:
         yield Finding(level="ok", subject="nodes", message="may not be looked at")
         return
     allocatable = [node.get("status", {}).get("allocatable") or {} for node in nodes]
-    gpus = [int(each.get(options.gpu_resource, "0")) for each in allocatable]
+    counts = [each.get(options.gpu_resource, "0") for each in allocatable]
+    gpus = [0 if count == "0" else int(parse_quantity(count)) for count in counts]
     total, having = sum(gpus), sum(1 for each in gpus if each)
     words = f"{len(nodes)}, {having} of them with {options.gpu_resource} ({total} in all)"
     if options.max_gpus and not total:

@@ -18,7 +18,8 @@ from siteward import BackendError, Unreachable, hand_over, pack_directory, remov
 
 # What is to be removed has no other name than this: whoever finds it may remove it.
 _DEAD = ".siteward-removed."
-_LONG_AGO = 86400.0
+# Until then a driver may come that has not asked about its jobs yet, and brings home what they left.
+_LONG_AGO = 30 * 86400.0
 
 
 class Claim:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from logging import Logger
 from typing import Any
 
+from attrs import evolve
+
 from siteward import BackendError, JobRef, LaunchRefused, Unreachable
 from siteward_k8s import layout
 from siteward_k8s.build import Built
@@ -22,15 +24,14 @@ def create(cluster: Cluster, place: Place, built: Built, log: Logger) -> dict[st
 
     LaunchRefused, or NotSent, when nothing exists and nothing will; Unreachable when nobody knows.
     """
-    new = built.secret is not None and _create_secret(cluster, built.secret)
+    new = False
     try:
+        new = built.secret is not None and _create_secret(cluster, built.secret)
         pod = _create_pod(cluster, place, built.manifest)
-    except Refused as error:
-        drop_refused(cluster, built)
-        raise LaunchRefused(str(error)) from error
-    except LaunchRefused:  # a pod that is there may have the Secret that was there
-        if new:
-            drop_refused(cluster, built)
+    except (Refused, NotSent, LaunchRefused) as error:
+        _drop_unused(cluster, built, new)
+        if isinstance(error, Refused):
+            raise LaunchRefused(str(error)) from error
         raise
     if built.secret is not None:
         _hand_secret_to(cluster, built.secret["metadata"]["name"], pod, log)
@@ -46,7 +47,10 @@ def _create_pod(cluster: Cluster, place: Place, manifest: Mapping[str, Any]) -> 
         except Missing:
             return cluster.create_pod(manifest)
         if place.is_same(found, manifest):
-            return found
+            if "deletionTimestamp" not in found["metadata"]:
+                return found
+            gone = f"pod {manifest['metadata']['name']} of an earlier launch of this job is being deleted"
+            raise LaunchRefused(f"{gone}. Launch it again when that is gone") from error
         words = f"namespace {place.namespace} has a pod {manifest['metadata']['name']!r} that is not this job's"
         if place.ref_of(found) is not None:
             words += ", but of an earlier one with its id. Remove it with `siteward gc`, or choose another id"
@@ -65,21 +69,19 @@ def _create_secret(cluster: Cluster, secret: Mapping[str, Any]) -> bool:
         cluster.create_secret(secret)
     except Exists as error:
         try:
-            found = cluster.get_secret(name)
-            mine = (found["metadata"].get("labels") or {}).get(layout.OWNER) == secret["metadata"]["labels"][
-                layout.OWNER
-            ]
-            if not mine:
+            if not _is_of_one_owner(cluster.get_secret(name), secret):
                 raise LaunchRefused(f"there is a Secret {name!r} that is not siteward's") from error
             cluster.replace_secret(name, secret)
         except Missing:
             cluster.create_secret(secret)
         return False
-    except Refused as error:
-        raise LaunchRefused(str(error)) from error
     except Unreachable as error:
         raise NotSent(str(error)) from error
     return True
+
+
+def _is_of_one_owner(found: Mapping[str, Any], secret: Mapping[str, Any]) -> bool:
+    return bool((found["metadata"].get("labels") or {}).get(layout.OWNER) == secret["metadata"]["labels"][layout.OWNER])
 
 
 def _hand_secret_to(cluster: Cluster, name: str, pod: Mapping[str, Any], log: Logger) -> None:
@@ -97,11 +99,26 @@ def _drop_secret(cluster: Cluster, name: str) -> None:
         cluster.delete_secret(name)
 
 
-def drop_refused(cluster: Cluster, built: Built) -> None:
-    """Remove the Secret of a job that will surely never have a pod."""
-    if built.secret is not None:
-        with suppress(BackendError):
-            _drop_secret(cluster, built.secret["metadata"]["name"])
+def _drop_unused(cluster: Cluster, built: Built, new: bool) -> None:
+    """Remove the Secret of a launch that was refused: not somebody else's, nor that of a pod that is there.
+
+    ``new`` says that this launch created it. What cannot be removed now is found by :func:`secret_jobs`.
+    """
+    if built.secret is None:
+        return
+    name = built.secret["metadata"]["name"]
+    with suppress(BackendError):
+        found = cluster.get_secret(name)
+        if _is_of_one_owner(found, built.secret) and (new or not _has_pod(cluster, name)):
+            cluster.delete_secret(name, uid=found["metadata"]["uid"])
+
+
+def _has_pod(cluster: Cluster, name: str) -> bool:
+    try:
+        cluster.get_pod(name)
+    except Missing:
+        return False
+    return True
 
 
 def remove(cluster: Cluster, place: Place, ref: JobRef, *, secret: bool, grace: float = _AT_ONCE) -> None:
@@ -122,5 +139,4 @@ def secret_jobs(cluster: Cluster, place: Place, pods: set[str]) -> list[JobRef]:
     except Forbidden:
         return []
     found = (place.ref_of(secret) for secret in secrets if secret["metadata"]["name"] not in pods)
-    refs = (ref for ref in found if ref is not None)
-    return [place.ref(ref.job_id, ref.attempt) for ref in refs]
+    return [evolve(ref, data={**ref.data, "uid": None}) for ref in found if ref is not None]

@@ -202,6 +202,11 @@ class Pods:
         with self.changed:
             return [record.ref for record in self._jobs.alive()]
 
+    def names(self) -> set[str]:
+        """Return the names of the pods of all jobs that are not done with, ended ones included."""
+        with self.changed:
+            return {record.name for record in self._jobs.all()}
+
     def seen(self, ref: JobRef) -> JobState:
         """Return a job's state as far as it is known, without asking."""
         with self.changed:

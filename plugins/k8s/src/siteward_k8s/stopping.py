@@ -37,6 +37,7 @@ class Stops:
         self._lock = threading.Lock()
         self._graces: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._awaited: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         """Whether a job is to be ended."""
@@ -47,11 +48,27 @@ class Stops:
         name = ref.data["name"]
         with self._lock:
             self._graces[name] = grace = min(grace, self._graces.get(name, grace))
+        self._begin_if_there(ref, grace)
+
+    def _begin_if_there(self, ref: JobRef, grace: float) -> None:
+        """Begin; a pod that may be on its way to the API server still is waited for until its job is done with."""
         try:
             self._begin(ref, grace)
         except Missing:
-            if ref.data["uid"] is None:  # it may be on its way
-                self._later(ref, _AGAIN, lambda: self._stop_if_it_comes(ref))
+            with self._lock:
+                name = ref.data["name"]
+                if ref.data["uid"] is not None or name in self._awaited or name not in self._graces:
+                    return
+                self._awaited.add(name)
+            self._later(ref, _AGAIN, lambda: self._begin_late(ref))
+
+    def _begin_late(self, ref: JobRef) -> None:
+        name = ref.data["name"]
+        with self._lock:
+            self._awaited.discard(name)
+            grace = self._graces.get(name)
+        if grace is not None:
+            self._begin_if_there(ref, grace)
 
     def _begin(self, ref: JobRef, grace: float) -> None:
         pod = self._cluster.get_pod(ref.data["name"])
@@ -66,11 +83,6 @@ class Stops:
             self._kill(ref)
         else:
             self._ask(ref, grace, time.monotonic() + patience)
-
-    def _stop_if_it_comes(self, ref: JobRef) -> None:
-        grace = self._graces.get(ref.data["name"])
-        if grace is not None:
-            self.stop(ref, grace)
 
     def _patience(self, ref: JobRef, facts: PodFacts) -> float | None:
         """Return for how long a helper may be looked for by which the job can be asked; None: it surely does not run.

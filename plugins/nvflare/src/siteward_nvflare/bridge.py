@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from siteward import Handle, Job, Reservation, ResourceError, Result, Site, UnknownJob, safe_name
+from siteward import Handle, Job, Reservation, ResourceError, Result, Site, UnknownJob, remove_tree, safe_name
 from siteward_nvflare.carrying import bring_home, forget_kit, pack
 from siteward_nvflare.meta import own_code, without_repeats
 from siteward_nvflare.process import JOB_DIR, JobProcess
 
 PROPERTY = "_siteward_bridge"
 _LEFT_OVER = 30.0
+# What a job is sent is packed here for as long as that takes, with the site's keys in it.
+_CARRIED, _CARRIED_WITHIN = "flare-", 3600.0
 # FLARE's own resource manager keeps a reservation as long (expiration_period of its kits).
 _RESERVED_FOR = 300.0
 
@@ -125,7 +128,7 @@ class Bridge:
                 raise ValueError(f"job {wanted.job_id}: {words}")
             if backend in self._shared:
                 return self._launch(wanted, siteward_id, reserved)
-            with tempfile.TemporaryDirectory(prefix="flare-", dir=self.site.state_dir) as folder:
+            with tempfile.TemporaryDirectory(prefix=_CARRIED, dir=self.site.state_dir) as folder:
                 target = Path(folder) / "workspace"
                 pack(Path(wanted.process.workspace), wanted.job_id, target, leave_out=self._own_files())
                 return self._launch(wanted, siteward_id, reserved, carried=folder)
@@ -181,6 +184,14 @@ class Bridge:
             forget_kit(handle.job_dir)
 
     # --- a parent that is started again ---
+
+    def remove_left_over(self) -> None:
+        """Remove what a parent that was killed had packed for its jobs; another one may be packing just now."""
+        oldest = time.time() - _CARRIED_WITHIN
+        for folder in self.site.state_dir.glob(f"{_CARRIED}*"):
+            with suppress(OSError):
+                if folder.stat(follow_symlinks=False).st_mtime < oldest:
+                    remove_tree(folder)
 
     def end_left_over(self) -> None:
         """End the jobs of this FLARE site that a parent before this one left running, without waiting for it.

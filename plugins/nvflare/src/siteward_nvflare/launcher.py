@@ -66,6 +66,7 @@ class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
             log=self.logger,
         )
         fl_ctx.set_prop(PROPERTY, self._bridge, private=True, sticky=True)
+        self._bridge.remove_left_over()
         self._bridge.end_left_over()
 
     def _close(self, site: Site) -> None:

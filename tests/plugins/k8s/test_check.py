@@ -1,0 +1,60 @@
+"""What `siteward doctor` finds of a cluster that is not as a site needs it."""
+
+import pytest
+
+from siteward_k8s.check import check_cluster
+from siteward_k8s.errors import Forbidden, Missing
+from siteward_k8s.options import SiteOptions
+
+
+class Answering:
+    """A cluster where all is allowed but ``denied``, without quotas; looking at its namespace raises an error."""
+
+    address, namespace = "https://api", "fl"
+
+    def __init__(self, *, denied=(), namespace_error=None, gpus="0"):
+        self.denied, self.namespace_error, self.gpus = denied, namespace_error, gpus
+
+    def version(self):
+        return {"gitVersion": "v1.33.1", "platform": "linux/amd64"}
+
+    def review(self, verb, resource, part):
+        return (verb, resource) not in self.denied
+
+    def get(self, path):
+        if path.endswith("/fl") and self.namespace_error is not None:
+            raise self.namespace_error
+        return {"items": []}
+
+    def list_nodes(self):
+        return [{"status": {"allocatable": {"nvidia.com/gpu": self.gpus}}}, {"status": {"allocatable": {}}}]
+
+
+def found(cluster):
+    return {(each.subject, each.level): each for each in check_cluster(cluster, SiteOptions(max_gpus=4))}
+
+
+def test_a_namespace_that_is_not_there_is_told():
+    """Lists of what is in it are as empty as those of one that is there."""
+    told = found(Answering(namespace_error=Missing("none")))
+    assert "create namespace fl" in told["namespace", "fail"].remedy
+
+
+def test_a_namespace_that_may_not_be_looked_at_is_no_trouble():
+    """Jobs do not need to."""
+    told = found(Answering(namespace_error=Forbidden("no")))
+    assert not [subject for subject, level in told if level == "fail"]
+
+
+@pytest.mark.parametrize("verb", ["create", "get", "list", "update", "patch", "delete"])
+def test_each_right_that_jobs_with_secrets_use_is_asked_for(verb):
+    """Without it they are refused, or something is left of them."""
+    told = found(Answering(denied={(verb, "secrets")}))
+    assert f"may not {verb} secrets" in told["permissions", "warn"].message
+
+
+def test_the_server_and_its_gpus_are_named():
+    """The version as kubectl has it; counts as Kubernetes writes them."""
+    told = found(Answering(gpus="1k"))
+    assert told["cluster", "ok"].message == "https://api: v1.33.1"
+    assert "1000 in all" in told["nodes", "ok"].message
