@@ -24,9 +24,7 @@ _USEFUL = (
     ("patch", "pods", "", "writing down why a pod was given up"),
     ("list", "events", "", "saying why a job is pending"),
     ("watch", "events", "", "saying why a job is pending, at once"),
-    ("create", "secrets", "", "jobs with secrets"),
-    ("patch", "secrets", "", "jobs with secrets"),
-    ("delete", "secrets", "", "jobs with secrets"),
+    *((verb, "secrets", "", "jobs with secrets") for verb in ("create", "get", "list", "update", "patch", "delete")),
 )
 
 
