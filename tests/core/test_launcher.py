@@ -103,7 +103,8 @@ NONE = {
 def test_no_choice(offered, enabled, default, broken, words):
     """Without a candidate the error names what is offered, enabled, nearly meant, and broken."""
     with pytest.raises(NoBackend) as caught:
-        choose_backend(offered, enabled, default, broken)
+        choose_backend(offered, enabled, default, broken, site="clinic")
+    assert "site 'clinic'" in str(caught.value)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "not of interest" not in str(caught.value)
     assert (caught.value.offered, caught.value.enabled) == (tuple(offered), enabled)

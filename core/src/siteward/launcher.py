@@ -56,11 +56,13 @@ def choose_backend(
     enabled: Sequence[str],
     default: str | None,
     broken: Mapping[str, str] | None = None,
+    *,
+    site: str | None = None,
 ) -> str:
     """Return the backend to use: the first enabled one (in the site's order) that the job offers.
 
     A job that offers nothing for this site gets the site's default. NoBackend otherwise, naming what the job
-    offers, what the site has, near misses, and plugins that are broken (name to reason).
+    offers, what the ``site`` has, near misses, and plugins that are broken (name to reason).
     """
     offered = list(offered)
     for name in enabled:
@@ -70,11 +72,12 @@ def choose_backend(
         return default
     hints = [f"{name!r} is broken: {reason}" for name, reason in (broken or {}).items() if name in offered]
     hints += [f"did you mean {close!r} for {name!r}?" for name in offered if (close := nearest(name, enabled))]
+    where = "this site" if site is None else f"site {site!r}"
     if offered:
-        message = f"the job offers {', '.join(offered)}, but the site enables {', '.join(enabled)}"
+        message = f"the job offers {', '.join(offered)}, but {where} enables {', '.join(enabled)}"
         hints.append("Enable one of them in the site file's `backends`, or offer another in `launcher_spec`")
     else:
-        message = f"the job offers no backend for this site, which enables {', '.join(enabled)} and has no default"
+        message = f"the job offers no backend for {where}, which enables {', '.join(enabled)} and has no default"
         hints.append("Name one in the job's `launcher_spec`, or set `default_backend` in the site file")
     raise NoBackend(". ".join([message, *hints]), offered=offered, enabled=enabled)
 

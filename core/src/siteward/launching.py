@@ -106,7 +106,7 @@ def _choose(parts: SiteParts, offered: Mapping[str, Any]) -> str:
         return choose_backend(offered, enabled, default)
     # Only now is it worth loading all plugins, to see which are broken.
     broken = {each.name: each.reason for each in parts.plugins.records() if each.status == "broken"}
-    return choose_backend(offered, enabled, default, broken)
+    return choose_backend(offered, enabled, default, broken, site=parts.file.name)
 
 
 def _study(parts: SiteParts, job: Job, launcher: Launcher, problems: list[Problem]) -> tuple[Any, Mapping[str, str]]:

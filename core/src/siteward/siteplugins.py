@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from siteward.config import Problems, build
-from siteward.errors import PluginError
+from siteward.errors import OptionsRefused, PluginError
 from siteward.plugins import Plugins
 from siteward.request import Context
 
@@ -71,7 +71,7 @@ def _make(kind: type[Any], name: str, context: Context, block: Mapping[str, Any]
     options: Any = build(kind.SiteOptions, block)
     try:
         return kind(context, options)
-    except Problems:
-        raise
+    except (OptionsRefused, Problems) as error:
+        raise Problems(error.problems) from error
     except Exception as error:
         raise PluginError(name, f"plugin {name!r} cannot be set up: {type(error).__name__}: {error}") from error

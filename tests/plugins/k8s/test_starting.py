@@ -8,9 +8,10 @@ from attrs import evolve
 from siteward import Reason
 from siteward_k8s import layout
 from siteward_k8s.clocks import Waited
+from siteward_k8s.diagnose import status_of
 from siteward_k8s.pending import Fail, Limits, Wait, judge
 
-from .pods import UNSCHEDULABLE, container, event, events, facts, running, waiting
+from .pods import UNSCHEDULABLE, container, event, events, facts, running, terminated, waiting
 
 LIMITS = Limits(pending_timeout=300, start_timeout=600, gated_timeout=None)
 STARTING = facts(waiting(), phase="Pending")
@@ -181,6 +182,15 @@ def test_an_init_container_that_runs_is_told_of_and_limited():
     seen = facts(waiting("PodInitializing"), phase="Pending", inits=[container("fetch", running())])
     assert "'fetch'" in judge(seen, [], Waited(scheduled=100), LIMITS).message
     assert judge(seen, [], Waited(scheduled=600), LIMITS).reason is Reason.LAUNCH_FAILED
+
+
+def test_an_image_without_a_shell_is_told_what_it_lacks():
+    """Whoever chose it never asked for a shell; the way out is the site's helper image."""
+    words = 'exec: "sh": executable file not found in $PATH'
+    stage = container(layout.STAGE, terminated(128, "StartError", message=words))
+    seen = facts(waiting("PodInitializing"), phase="Failed", inits=[stage])
+    result = status_of(seen).result
+    assert result.reason is Reason.LAUNCH_FAILED and words in result.message and "helper_image" in result.message
 
 
 def test_bringing_the_job_directory_is_no_waiting_of_the_pods():

@@ -168,7 +168,7 @@ def test_a_job_that_the_site_refuses_is_told_why(federation):
     spec = {"site-1": {"docker": {"image": "x"}}}
     job_id = federation.submit("refused", launcher_spec=spec)
     assert federation.finish(job_id) != "FINISHED:COMPLETED"
-    assert "the job offers docker, but the site enables process" in federation.log("site-1")
+    assert "the job offers docker, but site 'site-1' enables process" in federation.log("site-1")
     assert not [row for row in federation.siteward("site-1", "ps", "--all") if row["job_id"].startswith(job_id)]
 
 

@@ -125,7 +125,7 @@ def test_every_character_can_be_written(sink, tmp_path):
 
 def test_a_folder_that_is_not_there_is_told_at_once(sites):
     """Before any job fails."""
-    with pytest.raises(FileError, match=r"plugins\.report_file: .*there is no folder"):
+    with pytest.raises(FileError, match=r"plugins\.report_file\.path: there is no folder"):
         sites.open(report_file={"path": "nowhere/reports.jsonl"})
     with pytest.raises(FileError, match=r"plugins\.report_file\.path: is missing"):
         sites.open(report_file={})

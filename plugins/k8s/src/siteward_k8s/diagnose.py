@@ -237,7 +237,10 @@ def _init_words(init: ContainerFacts) -> str:
     )
     if init.reason == "OOMKilled":
         return f"{what}: it used more memory than its limit"
-    return f"{what} with exit code {init.exit_code}" + (f": {cause(init.message)}" if init.message.strip() else "")
+    words = f"{what} with exit code {init.exit_code}" + (f": {cause(init.message)}" if init.message.strip() else "")
+    if init.name == layout.STAGE and "executable file not found" in init.message:
+        words += ". The image that brings it needs sh and tar: the site's helper_image, else the job's"
+    return words
 
 
 # --- what is no pod -----------------------------------------------------------------------------------------

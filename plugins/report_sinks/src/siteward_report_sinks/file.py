@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from siteward import Context, JobRef, Result, hookimpl
+from siteward import Context, JobRef, OptionsRefused, Problem, Result, hookimpl
 from siteward_report_sinks.record import key_of, record_of
 
 # A report is told again only after a crash, soon after which no other site can have written much.
@@ -45,7 +45,7 @@ class ReportFile:
         self._path = context.base_dir / os.path.expanduser(options.path)
         self._unreportable = options.unreportable
         if not self._path.parent.is_dir():
-            raise ValueError(f"there is no folder {self._path.parent}; create it")
+            raise OptionsRefused([Problem("path", f"there is no folder {self._path.parent}; create it")])
 
     @hookimpl
     def siteward_job_ended(self, ref: JobRef, result: Result) -> None:
