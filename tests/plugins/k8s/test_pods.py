@@ -261,6 +261,23 @@ def _named(job_id: str):
     return {"name": pod(job_id)["metadata"]["name"]}
 
 
+def test_a_pod_that_was_created_during_a_look_is_not_missing(api, followed: Followed, monkeypatch):
+    """It was not there when it was asked for, and its create is answered before the look's answer is read."""
+    ref, look = followed.expect("a"), followed.cluster.get_pod
+
+    def late(name):
+        try:
+            return look(name)
+        finally:
+            api.put("pods", pod("a"))
+            followed.expect("a", uid=pod("a")["metadata"]["uid"])
+
+    monkeypatch.setattr(followed.cluster, "get_pod", late)
+    assert followed.pods.look(ref).state is JobState.PENDING
+    monkeypatch.undo()
+    assert followed.pods.look(ref).state is JobState.PENDING
+
+
 def test_a_pod_that_is_being_created_is_not_missing(api, followed: Followed):
     """Neither to a look nor to a list."""
     ref = followed.expect("a")

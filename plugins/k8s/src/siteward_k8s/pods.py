@@ -101,13 +101,14 @@ class Pods:
     def _look(self, record: Record, wait: float) -> JobStatus:
         if record.end is not None:
             return record.end
+        uid = record.uid
         try:
             pod = self._cluster.get_pod(record.name)
             found = self._place.own(pod, record.ref)
             if self._jobs.is_done_with(found.data["uid"]):
                 raise Missing(f"pod {record.name} is on its way out")
         except Missing:
-            return self._absent(record, wait)
+            return self._absent(record, uid, wait)
         except BackendError:
             with self.changed:
                 self._waiting.hold(record)
@@ -115,13 +116,16 @@ class Pods:
         self._take(found, pod)
         return record.end or record.seen
 
-    def _absent(self, record: Record, wait: float) -> JobStatus:
-        """Say what it means that a job has no pod, or none any more."""
+    def _absent(self, record: Record, uid: str | None, wait: float) -> JobStatus:
+        """Say what it means that a job has no pod, or none any more; ``uid`` is what was known of it before the look.
+
+        A pod that was created just then was not there yet, which says nothing.
+        """
         ours = self._is_stopped(record.name)
         with self.changed:
             if record.facts is not None and self._follows:
                 self.changed.wait_for(lambda: record.end is not None or not self._follows, wait)
-            if not record.vanish(time.monotonic(), ours=ours):
+            if uid != record.uid or not record.vanish(time.monotonic(), ours=ours):
                 self._look_later(record)
             return record.end or record.seen
 
