@@ -8,12 +8,12 @@ from siteward_k8s.options import SiteOptions
 
 
 class Answering:
-    """A cluster where all is allowed but ``denied``, without quotas; looking at its namespace raises an error."""
+    """A cluster where all is allowed but ``denied``, without quotas; a pod that is only tried may raise an error."""
 
     address, namespace = "https://api", "fl"
 
-    def __init__(self, *, denied=(), namespace_error=None, gpus="0"):
-        self.denied, self.namespace_error, self.gpus = denied, namespace_error, gpus
+    def __init__(self, *, denied=(), trial_error=None, gpus="0"):
+        self.denied, self.trial_error, self.gpus = denied, trial_error, gpus
 
     def version(self):
         return {"gitVersion": "v1.33.1", "platform": "linux/amd64"}
@@ -21,9 +21,12 @@ class Answering:
     def review(self, verb, resource, part):
         return (verb, resource) not in self.denied
 
+    def create_pod(self, manifest, *, dry):
+        assert dry
+        if self.trial_error is not None:
+            raise self.trial_error
+
     def get(self, path):
-        if path.endswith("/fl") and self.namespace_error is not None:
-            raise self.namespace_error
         return {"items": []}
 
     def list_nodes(self):
@@ -36,13 +39,13 @@ def found(cluster):
 
 def test_a_namespace_that_is_not_there_is_told():
     """Lists of what is in it are as empty as those of one that is there."""
-    told = found(Answering(namespace_error=Missing("none")))
+    told = found(Answering(trial_error=Missing("none")))
     assert "create namespace fl" in told["namespace", "fail"].remedy
 
 
-def test_a_namespace_that_may_not_be_looked_at_is_no_trouble():
-    """Jobs do not need to."""
-    told = found(Answering(namespace_error=Forbidden("no")))
+def test_a_pod_that_is_refused_for_what_it_is_says_nothing_of_the_namespace():
+    """Admission may have rules that only a job's own pod keeps."""
+    told = found(Answering(trial_error=Forbidden("no")))
     assert not [subject for subject, level in told if level == "fail"]
 
 
@@ -56,5 +59,5 @@ def test_each_right_that_jobs_with_secrets_use_is_asked_for(verb):
 def test_the_server_and_its_gpus_are_named():
     """The version as kubectl has it; counts as Kubernetes writes them."""
     told = found(Answering(gpus="1k"))
-    assert told["cluster", "ok"].message == "https://api: v1.33.1"
+    assert told["cluster", "ok"].message == "https://api: Kubernetes v1.33.1"
     assert "1000 in all" in told["nodes", "ok"].message

@@ -37,7 +37,7 @@ def check_cluster(cluster: Cluster, options: SiteOptions) -> list[Finding]:
         found = [Finding(level="ok", subject="cluster", message=words)]
         if absent := _no_namespace(cluster):
             return [*found, absent]
-        found += [*_check_permissions(cluster, options), *_check_namespace(cluster)]
+        found += [*_check_permissions(cluster, options), *_check_quotas(cluster)]
         found += [
             *_check_pull_secrets(cluster, options),
             *_check_claim(cluster, options),
@@ -83,18 +83,8 @@ def _check_permissions(cluster: Cluster, options: SiteOptions) -> Iterator[Findi
         yield Finding(level="ok", subject="permissions", message=words)
 
 
-def _check_namespace(cluster: Cluster) -> Iterator[Finding]:
+def _check_quotas(cluster: Cluster) -> Iterator[Finding]:
     path = f"/api/v1/namespaces/{cluster.namespace}"
-    try:
-        cluster.get(path)
-    except Forbidden:
-        pass  # few may look at it, and lists of what is in one that is not there are empty
-    except Missing:
-        remedy = f"Create it with: kubectl create namespace {cluster.namespace}, or set `namespace` in the site file"
-        yield Finding(level="fail", subject="namespace", message=f"{cluster.namespace} is not there", remedy=remedy)
-        return
-    else:
-        yield Finding(level="ok", subject="namespace", message=cluster.namespace)
     try:
         quotas = cluster.get(f"{path}/resourcequotas")["items"]
     except Forbidden:
