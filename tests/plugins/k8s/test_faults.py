@@ -42,7 +42,7 @@ def name_of(site, job_id: str) -> str:
 def test_the_answer_to_create_is_lost(api_proxy, proxied_sites: Sites):
     """The pod exists, and is found: it is the job, which runs once."""
     site = proxied_sites.open()
-    api_proxy.fault(Drop(), "/pods$", method="POST")
+    api_proxy.fault(Drop(), r"/pods(\?|$)", method="POST")
     handle = site.launch(sh("echo run >> runs; exit 4"))
     assert handle.wait(DEADLINE).exit_code == 4
     assert (handle.job_dir / "runs").read_text() == "run\n"
@@ -55,7 +55,7 @@ def test_the_request_to_create_is_lost(api_proxy, proxied_sites: Sites, monkeypa
     monkeypatch.setattr(record, "LAUNCH_WITHIN", 2.0)
     (proxied_sites.folder / "token").write_text("s3cr3t")
     site = proxied_sites.open(fields=SECRET)
-    api_proxy.fault(Drop(before=True), "/pods$", method="POST")
+    api_proxy.fault(Drop(before=True), r"/pods(\?|$)", method="POST")
     handle = site.launch(sh("true", secrets={"TOKEN": "fed"}))
     result = handle.wait(DEADLINE)
     assert end_of(result) == NEVER_RAN
@@ -107,7 +107,7 @@ def test_a_pod_that_comes_late_is_ended_if_that_was_asked_for(api_proxy, proxied
     """The API server took its time over a create whose answer nobody waited for; a stop came before it was done."""
     monkeypatch.setattr(transport, "_ANSWER_WITHIN", 2.0)
     site, released = proxied_sites.open(job_directory="none"), threading.Event()
-    held = api_proxy.fault(Hold(released=released), "/pods$", method="POST")
+    held = api_proxy.fault(Hold(released=released), r"/pods(\?|$)", method="POST")
     handle = site.launch(sh("trap '' TERM; sleep 3600"))
     assert held.seen == 1
     handle.terminate(grace=1)
@@ -155,7 +155,7 @@ def test_a_strangers_pod_survives_an_uncertain_launch(api_proxy, proxied_sites: 
     sites = proxied_sites
     site = sites.open()
     run(site, sh("true"))
-    api_proxy.fault(Drop(before=True), "/pods$", method="POST")
+    api_proxy.fault(Drop(before=True), r"/pods(\?|$)", method="POST")
     handle = site.launch(sh("true", id="mine"))
     theirs = sites.namespace.run(name_of(site, "mine"), "sleep", "1000")
     assert end_of(handle.wait(DEADLINE)) == NEVER_RAN
