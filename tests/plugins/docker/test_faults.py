@@ -51,6 +51,7 @@ def launch_waiting(site: Site, count: int):
     handles = [site.launch(sh(f"{WAIT}{10 + number}")) for number in range(count)]
     for handle in handles:
         until((handle.job_dir / "ready").exists, "the job is ready")
+        handle.wait_until(JobState.RUNNING, DEADLINE)
     return handles
 
 

@@ -138,11 +138,15 @@ def test_only_the_last_lines_are_asked_for(client, namespace, tail, expected):
 
 def test_a_log_that_is_rotated_is_followed(client, namespace):
     """A kubelet begins a new file every 10 MiB or so; who follows gets both whole."""
-    script = "yes 0123456789abcdefghijklmnopqrstuvwxyz | head -n 500000; sleep 15; echo behind"
-    namespace.run("rotated", "sh", "-c", script)
-    got = Follower(client, ref_of(namespace, "rotated")).all()
-    assert got.count(b"\n") == 500_001
-    assert set(got.split(b"\n")) == {b"0123456789abcdefghijklmnopqrstuvwxyz", b"behind", b""}
+    script = "echo ready; until [ -e /tmp/go ]; do sleep 0.1; done; yes 0123456789abcdefghijklmnopqrstuvwxyz"
+    namespace.run("rotated", "sh", "-c", f"{script} | head -n 500000; sleep 15; echo behind")
+    follower = Follower(client, ref_of(namespace, "rotated"))
+    # Of what was written before, the kubelet gives nobody more than its newest file.
+    until(lambda: follower.got, "it is followed")
+    client.exec("rotated", "main", ["touch", "/tmp/go"], namespace=namespace.name).output()
+    got = follower.all()
+    assert got.count(b"\n") == 500_002
+    assert set(got.split(b"\n")) == {b"0123456789abcdefghijklmnopqrstuvwxyz", b"ready", b"behind", b""}
 
 
 def test_what_has_no_output_has_none(client, namespace):
