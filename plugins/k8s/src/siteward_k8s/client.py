@@ -224,10 +224,6 @@ class Cluster:
 
     # --- around them ----------------------------------------------------------------------------------------
 
-    def list_events(self, field_selector: str, *, namespace: str | None = None) -> tuple[list[Info], str]:
-        """List events, and the resource version to watch from."""
-        return self.list_all(self.path("events", namespace=namespace), chunk=500, fieldSelector=field_selector)
-
     def get_node(self, name: str) -> Info:
         """Look at a node; Missing when there is none."""
         return self._transport.ask("GET", f"/api/v1/nodes/{quote(name)}", "look at the node")
