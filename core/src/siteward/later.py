@@ -28,11 +28,13 @@ class Later:
     def call(self, seconds: float, function: Callable[[], object]) -> None:
         """Call ``function()`` after some seconds; never when closed before."""
         with self._changed:
-            heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._order), function))
+            call = (time.monotonic() + seconds, next(self._order), function)
+            heapq.heappush(self._calls, call)
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._calls[0] is call:  # or the thread would wake up only to sleep on
+                self._changed.notify()
 
     def _run(self) -> None:
         while (function := self._next()) is not None:

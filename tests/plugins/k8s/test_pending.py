@@ -282,12 +282,12 @@ def test_limits_are_the_pods_own():
         layout.START_TIMEOUT: "null",
         layout.GATED_TIMEOUT: "60",
     }
-    assert Limits.of_pod(read_pod(told), LIMITS) == Limits(pending_timeout=12.5, start_timeout=None, gated_timeout=60)
+    assert Limits.of_pod(read_pod(told)) == Limits(pending_timeout=12.5, start_timeout=None, gated_timeout=60)
     for nonsense in ("", "soon", "true", "[1]", '"5"'):
         told["metadata"]["annotations"] |= {layout.PENDING_TIMEOUT: nonsense}
-        assert Limits.of_pod(read_pod(told), LIMITS).pending_timeout == 300
+        assert Limits.of_pod(read_pod(told)).pending_timeout is None
     del told["metadata"]["annotations"]
-    assert Limits.of_pod(read_pod(told), LIMITS) == LIMITS
+    assert Limits.of_pod(read_pod(told)) == Limits(pending_timeout=None, start_timeout=None, gated_timeout=None)
 
 
 # --- properties ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siteward_k8s import layout
-from siteward_k8s.place import ParentPod, Place, read_seconds
+from siteward_k8s.place import ParentPod, Place
 
 from .building import OWNER, a_place, built
 
@@ -162,12 +162,3 @@ def test_a_pod_that_is_there_already_is_ours_only_if_it_is_the_same():
         {"metadata": {}},
     ):
         assert not a_place().is_same(other, wanted)
-
-
-def test_seconds_of_annotations():
-    """null is without end; what is missing or no number is the default."""
-    pod = built({"pending_timeout": None}, {"start_timeout": 5}).manifest
-    assert read_seconds(pod, layout.PENDING_TIMEOUT, 7) is None
-    assert read_seconds(pod, layout.START_TIMEOUT, 7) == 5.0
-    assert read_seconds({}, layout.START_TIMEOUT, 7) == 7
-    assert read_seconds({"metadata": {"annotations": {layout.GRACE: "soon"}}}, layout.GRACE, 7) == 7

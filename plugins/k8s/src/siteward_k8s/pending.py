@@ -31,22 +31,21 @@ class Limits:
     gated_timeout: float | None
 
     @classmethod
-    def of_pod(cls, facts: PodFacts, otherwise: Limits) -> Limits:
-        """Return the limits that a pod was created with, from its annotations; ``otherwise`` where it has none."""
+    def of_pod(cls, facts: PodFacts) -> Limits:
+        """Return the limits that a pod was created with, from its annotations; without end where it has none."""
         return cls(
-            pending_timeout=_noted(facts.notes, layout.PENDING_TIMEOUT, otherwise.pending_timeout),
-            start_timeout=_noted(facts.notes, layout.START_TIMEOUT, otherwise.start_timeout),
-            gated_timeout=_noted(facts.notes, layout.GATED_TIMEOUT, otherwise.gated_timeout),
+            pending_timeout=_noted(facts.notes, layout.PENDING_TIMEOUT),
+            start_timeout=_noted(facts.notes, layout.START_TIMEOUT),
+            gated_timeout=_noted(facts.notes, layout.GATED_TIMEOUT),
         )
 
 
-def _noted(notes: Mapping[str, str], key: str, otherwise: float | None) -> float | None:
+def _noted(notes: Mapping[str, str], key: str) -> float | None:
     try:
         value = json.loads(notes[key])
     except (KeyError, ValueError):
-        return otherwise
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None if value is None else otherwise
+        return None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,13 +140,3 @@ def _seconds(seconds: float | None) -> str:
     if seconds is None or math.isinf(seconds):
         return "null"
     return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))
-
-
-def read_seconds(pod: Mapping[str, Any], annotation: str, default: float | None = None) -> float | None:
-    """Return the seconds of a pod's annotation, None for no end; ``default`` if it is missing or unreadable."""
-    text = ((pod.get("metadata") or {}).get("annotations") or {}).get(annotation, "")
-    try:
-        value = json.loads(text)
-        return value if value is None else float(value)
-    except (TypeError, ValueError):
-        return default

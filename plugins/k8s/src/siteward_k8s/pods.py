@@ -29,8 +29,8 @@ class Pods:
     """Looks at jobs, and publishes what is seen; an end once. Any thread may call.
 
     ``is_stopped(name)`` says whether a job is to be ended: a deletion of its pod is ours, then. ``give_up(ref, reason,
-    message, evidence)`` has a pod deleted that does not start; its end is told here. ``want_events()`` is called, once
-    or again, when events of pods begin to matter. ``changed`` is notified at news of any job.
+    message, evidence)`` has a pod deleted that does not start; its end is told here. ``want_events()`` is called
+    once, when events of pods begin to matter. ``changed`` is notified at news of any job.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ from siteward_k8s.pending import Fail, Limits, judge
 MOST_EVENTS = 20
 # So long a create may be on its way; a pod that is not there after that was never created.
 LAUNCH_WITHIN = 60.0
-_NO_LIMITS = Limits(pending_timeout=None, start_timeout=None, gated_timeout=None)
 
 
 @define(kw_only=True)
@@ -126,8 +125,9 @@ class Record:
             return None
         if self.clocks is None:
             self.clocks = Clocks(None if self.expected_at is not None else wall)
-        limits = Limits.of_pod(self.facts, self.limits or _NO_LIMITS)
-        verdict = judge(self.facts, self.said, self.clocks.advance(self.facts, now), limits)
+        if self.limits is None:
+            self.limits = Limits.of_pod(self.facts)
+        verdict = judge(self.facts, self.said, self.clocks.advance(self.facts, now), self.limits)
         if isinstance(verdict, Fail):
             return verdict
         self.seen = evolve(self.seen, message=verdict.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from siteward import JobState, Later
@@ -13,14 +14,15 @@ from siteward_k8s.verdicts import Verdicts
 
 # A pod that starts as it should has started by then; why others do not is worth a stream of events.
 _SLOW = 2.0
+_LOOK_AGAIN = 0.5
 
 
 class Waiting:
     """Judges jobs that wait. Everything is called with ``lock`` held.
 
     ``again(record)`` is called, without the lock, when a job is to be judged again because of the time;
-    ``want_events()``, once or again, when a job has waited for so long that events of pods begin to matter. ``is_out``:
-    nothing can be seen just now.
+    ``want_events()``, once, when a job has waited for so long that events of pods begin to matter. ``is_out``: nothing
+    can be seen just now.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Waiting:
         self._verdicts = verdicts
         self._again = again
         self._want_events = want_events
-        self._young: list[tuple[float, Record]] = []
+        self._young: deque[tuple[float, Record]] | None = deque()
         self.is_out = self._is_minding_young = False
 
     def assess(self, record: Record, *, stopped: bool) -> None:
@@ -58,7 +60,7 @@ class Waiting:
                 self._verdicts.fail(record, verdict.reason, verdict.message, facts)
             elif record.seen.state is JobState.PENDING:
                 self._set_timer(record, now)
-                if is_new:
+                if is_new and self._young is not None:
                     self._young.append((now, record))
                     self._mind_young(_SLOW)
 
@@ -82,15 +84,15 @@ class Waiting:
             self._later.call(seconds, self._look_at_young)
 
     def _look_at_young(self) -> None:
-        slow, now = False, time.monotonic()
         with self._lock:
             self._is_minding_young = False
-            waiting = [(since, each) for since, each in self._young if each.clocks is not None]
-            slow = any(since + _SLOW <= now for since, _each in waiting)
-            self._young = [(since, each) for since, each in waiting if since + _SLOW > now]
-            if self._young:
-                self._mind_young(self._young[0][0] + _SLOW - now)
-        if slow:
+            young, long_ago = self._young, time.monotonic() - _SLOW
+            while young and (young[0][1].clocks is None or young[0][0] <= long_ago):
+                if young.popleft()[1].clocks is not None:
+                    young = self._young = None  # they are wanted from now on, whoever is slow
+            if young:
+                self._mind_young(max(young[0][0] - long_ago, _LOOK_AGAIN))
+        if young is None:
             self._want_events()
 
     # --- outages --------------------------------------------------------------------------------------------
