@@ -83,9 +83,12 @@ class Exec:
     def _frames(self, stdin: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in stdin:
             for at in range(0, len(chunk), _PIECE):
-                yield frame(BINARY, bytes((_STDIN,)), chunk[at : at + _PIECE])
+                yield self._frame(BINARY, bytes((_STDIN,)), chunk[at : at + _PIECE])
         if self.protocol == V5:
-            yield frame(BINARY, bytes((_CLOSE_CHANNEL, _STDIN)))
+            yield self._frame(BINARY, bytes((_CLOSE_CHANNEL, _STDIN)))
+
+    def _frame(self, opcode: int, *parts: bytes) -> bytes:
+        return frame(opcode, *parts, sealed=isinstance(self._socket, ssl.SSLSocket))
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Yield (STDOUT or STDERR, bytes) until the command has ended.
@@ -127,7 +130,7 @@ class Exec:
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
-            self._replies.append(frame(PONG, payload))
+            self._replies.append(self._frame(PONG, payload))
         elif opcode == CLOSE:
             self._closed_by_server = True
         elif opcode == BINARY and payload and payload[0] == _STATUS and len(payload) > 1:
