@@ -43,30 +43,64 @@ def pool_of(where: dict[str, Any]) -> Any:
     return pool, {"Authorization": f"Bearer {where['token']}", "Content-Type": "application/json"}
 
 
-class Raw:
-    """Requests through urllib3, as JSON; a pod like siteward's, which siteward's watch is not told of."""
+class Created:
+    """Creates pods like siteward's, of which siteward's watch is not told."""
 
-    name = "raw requests"
-
-    def __init__(self, where: dict[str, Any], manifest: dict[str, Any]) -> None:
-        self._where = where
-        self._pool, self._headers = pool_of(where)
+    def __init__(self, manifest: dict[str, Any]) -> None:
         self._body = json.loads(json.dumps(manifest))
         self._body["metadata"]["labels"][LABEL] = "raw"
         self._names = (f"raw-{time.time_ns():x}-{number}" for number in range(10**9))
         self._lock = threading.Lock()
 
-    def start(self) -> Any:
-        """Create a pod, and read the reply."""
+    def body(self) -> dict[str, Any]:
+        """Return the next pod."""
         with self._lock:
             name = next(self._names)
-        body = {**self._body, "metadata": {**self._body["metadata"], "name": name}}
-        answer = self._pool.request("POST", self._where["pods"], body=json.dumps(body).encode(), headers=self._headers)
-        assert answer.status == 201, answer.data
-        return json.loads(answer.data)["metadata"]["name"]
+        return {**self._body, "metadata": {**self._body["metadata"], "name": name}}
 
     def settle(self) -> None:
         """Wait for nothing: whoever removes the pods has waited."""
+
+
+class Client(Created):
+    """The official client, with plain objects instead of its models: the raw client."""
+
+    name = "kubernetes client"
+
+    def __init__(self, kubeconfig: Path, namespace: str, manifest: dict[str, Any]) -> None:
+        from kubernetes import client, config
+
+        super().__init__(manifest)
+        settings = client.Configuration()
+        config.load_kube_config(str(kubeconfig), client_configuration=settings)
+        self._api, self._namespace = client.CoreV1Api(client.ApiClient(settings)), namespace
+
+    def start(self) -> Any:
+        """Create a pod, and read the reply."""
+        answer = self._api.create_namespaced_pod(self._namespace, self.body(), _preload_content=False)
+        return json.loads(answer.data)["metadata"]["name"]
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._api.api_client.close()
+
+
+class Raw(Created):
+    """Requests through urllib3, as JSON."""
+
+    name = "urllib3"
+
+    def __init__(self, where: dict[str, Any], manifest: dict[str, Any]) -> None:
+        super().__init__(manifest)
+        self._where = where
+        self._pool, self._headers = pool_of(where)
+
+    def start(self) -> Any:
+        """Create a pod, and read the reply."""
+        body = json.dumps(self.body()).encode()
+        answer = self._pool.request("POST", self._where["pods"], body=body, headers=self._headers)
+        assert answer.status == 201, answer.data
+        return json.loads(answer.data)["metadata"]["name"]
 
     def close(self) -> None:
         """Let go of connections."""

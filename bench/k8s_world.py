@@ -30,7 +30,7 @@ from tests.machine import images  # noqa: E402
 from tests.machine.common import Unprovided, wait_until  # noqa: E402
 from tests.plugins.k8s.rights import rules  # noqa: E402
 
-__all__ = ["Unprovided", "World", "world"]
+__all__ = ["Unprovided", "World", "images", "world"]
 
 THREADS = 8
 # Requests of service accounts: siteward asks as one, the parts of the cluster and this program do not. Those that are
