@@ -132,6 +132,7 @@ def test_report_names_every_promise(tmp_path):
     lines = re.findall(r"^(?:checked|not run|not applicable) +(.*?)(?: \(.*\))?$", output, re.MULTILINE)
     assert lines == [words_of(test) for test in promises_of(BackendContract).values()]
     assert "siteward_render_job is implemented, this is the promise of its fallback" in output
+    assert re.search(r"1 passed, .*1 not applicable in", output.splitlines()[-1])
 
 
 def test_report_says_what_a_missing_hook_means(tmp_path):

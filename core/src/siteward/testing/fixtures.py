@@ -14,7 +14,7 @@ import pytest
 from siteward.testing.contract import BackendContract
 from siteward.testing.kit import Kit
 from siteward.testing.promises import Applicability, describe_drops, promise_of
-from siteward.testing.report import PROPERTY, Report
+from siteward.testing.report import NOT_APPLICABLE, PROPERTY, Report
 from siteward.testing.setup import BackendSetup
 
 _report = pytest.StashKey[Report]()
@@ -22,7 +22,7 @@ _report = pytest.StashKey[Report]()
 
 @pytest.fixture
 def kit(request: pytest.FixtureRequest, backend_setup: BackendSetup, tmp_path: Path) -> Iterator[Kit]:
-    """Give a promise's test the backend under test; skip what does not apply to it, in words."""
+    """Give a promise's test the backend under test; what does not apply to it is left out, in words."""
     kit = Kit(backend_setup, tmp_path)
     contract = request.cls
     request.node.user_properties.append((PROPERTY, (contract.__name__, backend_setup.name, request.node.name)))
@@ -51,6 +51,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if drops:
             raise pytest.UsageError(drops)
         config.stash[_report].expect(contract)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """Count a promise that does not apply as that: nothing is missing that would un-skip it."""
+    if report.when == "setup" and report.skipped and PROPERTY in dict(report.user_properties):
+        return NOT_APPLICABLE, "-", NOT_APPLICABLE.upper()
+    return None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

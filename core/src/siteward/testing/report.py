@@ -37,7 +37,7 @@ class Report:
             return
         contract, backend, name = promise
         self._backends[contract] = backend
-        if report.when == "call" or outcome in ("failed", "error", "skipped"):
+        if report.when == "call" or outcome in ("failed", "error", NOT_APPLICABLE):
             verdict = _verdict(outcome, report)
             if verdict and self._outcomes.get((contract, name), ("",))[0] != FAILED:
                 self._outcomes[contract, name] = verdict
@@ -61,7 +61,7 @@ def _verdict(outcome: str, report: Any) -> tuple[str, str] | None:
         return FAILED, report.nodeid if outcome == "failed" else f"error in {report.when}"
     if outcome == "xfailed":
         return DEVIATION, getattr(report, "wasxfail", "")
-    if outcome == "skipped":
+    if outcome == NOT_APPLICABLE:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         return NOT_APPLICABLE, reason.removeprefix("Skipped: ")
     return None
