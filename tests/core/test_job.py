@@ -46,6 +46,10 @@ MISTAKES = {
     "args without a module": ({"args": ["x"]}, {"args": "goes with module"}),
     "a boolean in env": ({"env": {"A": False}}, {"env.A": "expected text, got false (quote it"}),
     "env as a list": ({"env": ["A=x"]}, {"env": "expected a mapping, got a list"}),
+    "secrets as a list": (
+        {"secrets": ["db"]},
+        {"secrets": "got a list (environment variable: name of a secret that the site lends)"},
+    ),
     "a variable of siteward's": ({"env": {"SITEWARD_SITE": "x"}}, {"env.SITEWARD_SITE": "set by siteward"}),
     "no name for a variable": ({"env": {"A-B": "x"}}, {"env.A-B": "is not a name"}),
     "a secret of siteward's": ({"secrets": {"SITEWARD_X": "y"}}, {"secrets.SITEWARD_X": "set by siteward"}),

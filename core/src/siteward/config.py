@@ -203,7 +203,7 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
         try:
             value = convert(block[name], hints[name])
         except Problems as error:
-            problems += [p.under(name) for p in error.problems]
+            problems += [_with_form(p, field).under(name) for p in error.problems]
             continue
         check = field.metadata.get("check")
         complaint = check(value) if check and value is not None else None
@@ -213,6 +213,14 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
         else:
             values[name] = value
     return values, problems
+
+
+def _with_form(problem: Problem, field: attrs.Attribute[Any]) -> Problem:
+    """Say of a field that is to be a mapping what of what: its help does."""
+    words = field.metadata.get("help")
+    if problem.path or not words or not problem.message.startswith("expected a mapping"):
+        return problem
+    return attrs.evolve(problem, message=f"{problem.message} ({words})")
 
 
 def build(cls: type[T], block: Any) -> T:
