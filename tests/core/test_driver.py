@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from siteward import BackendError, JobState, JobStatus, Reason, SitewardError, ended
+from siteward import BackendError, JobState, JobStatus, Reason, SitewardError, Unreachable, ended
 from siteward.store import Phase
 
 from .fake import job, until
@@ -432,6 +432,29 @@ def test_a_closed_site_launches_nothing(place):
     with pytest.raises(SitewardError):
         site.launch(job(id="a"))
     assert place.platform.jobs() == []
+
+
+def test_a_removal_that_fails_is_tried_again(places, monkeypatch):
+    """A platform that is away just when it is to forget a job is asked again: nothing stays there while a site is open.
+
+    Until then the job has its end like any other.
+    """
+    monkeypatch.setattr("siteward.removing._FIRST_PAUSE", 0.01)
+    place = places("watch", "list", "remove")
+    tries = iter(range(3))
+
+    def away(ref):
+        if next(tries, None) is not None:
+            raise Unreachable("the platform is away")
+
+    place.control.faults["remove"] = away
+    site = place.site()
+    handle = site.launch(job(id="a"))
+    place.end("a", exit_code=0)
+    assert handle.wait(20).state is JobState.SUCCEEDED
+    until(lambda: place.platform.get("a") is None, what="the platform forgets the job")
+    until(lambda: site.row("a").phase is Phase.REMOVED, what="that is stored")
+    assert place.control.count("remove") == 4
 
 
 @pytest.mark.parametrize("features", [("watch", "remove"), ("watch", "remove", "collect")], ids=["quick", "slow"])

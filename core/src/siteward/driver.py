@@ -52,7 +52,7 @@ class Driver:
         self.finisher = finisher
         self.log = log
         self.loop = Loop(state_dir / "drivers", self._serve_requests, log)
-        self.remover = Remover(store=store, loop=self.loop, log=log)
+        self.remover = Remover(store=store, loop=self.loop, submit=self.submit, log=log)
         self.name = self.loop.name
         self.pid = os.getpid()
         self.on_slot_freed: Callable[[], None] = lambda: None
