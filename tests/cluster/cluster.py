@@ -11,7 +11,8 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,18 @@ class Cluster:
         devkube.ctr(self.place, "images", "push", "--plain-http", *login, name)
         devkube.ctr(self.place, "images", "remove", name)
         return name
+
+    def provide(self, image: str, write: Callable[[Path], None]) -> str:
+        """Have an image on the node, which ``write`` writes as an archive when it is not there yet; return its name.
+
+        Unprovided where the cluster is not of our own.
+        """
+        if f"docker.io/{image}" not in devkube.ctr(self.place, "images", "list", "--quiet").split():
+            with tempfile.TemporaryDirectory(dir=self.place.folder) as scratch:
+                file = Path(scratch) / "image.tar"
+                write(file)
+                devkube.ctr(self.place, "images", "import", str(file))
+        return image
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and return what it prints; AssertionError with what it says otherwise."""

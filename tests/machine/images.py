@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from .common import CACHE, PATH, Unprovided, locked
@@ -53,24 +54,33 @@ def build(image: str) -> Path:
     return file
 
 
-def write_archive(image: str, file: Path) -> None:
-    """Write an image as an archive of one layer, which ``docker load`` and ``ctr images import`` read."""
-    layer = build(image)
-    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+def write_archive(image: str, file: Path, *, name: str | None = None, layers: Iterable[Path] = ()) -> None:
+    """Write an image as an archive, which ``docker load`` and ``ctr images import`` read.
+
+    ``layers`` are tar files that come on top of the image, which then has the other ``name``.
+    """
+    paths = [build(image), *layers]
+    digests = [_digest(path) for path in paths]
     config: dict[str, object] = {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
     if image in _ENTRYPOINTS:
         config["Entrypoint"] = _ENTRYPOINTS[image]
-    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]}
     about = {"architecture": _architecture(), "os": "linux", "config": config, "rootfs": rootfs}
     described = json.dumps(about).encode()
-    name, path = f"{hashlib.sha256(described).hexdigest()}.json", f"{digest}/layer.tar"
-    manifest = json.dumps([{"Config": name, "RepoTags": [image], "Layers": [path]}]).encode()
+    description, members = f"{hashlib.sha256(described).hexdigest()}.json", [f"{each}/layer.tar" for each in digests]
+    manifest = json.dumps([{"Config": description, "RepoTags": [name or image], "Layers": members}]).encode()
     with tarfile.open(file, "w") as archive:
-        archive.add(layer, path)
-        for member, content in ((name, described), ("manifest.json", manifest)):
+        for path, member in zip(paths, members, strict=True):
+            archive.add(path, member)
+        for member, content in ((description, described), ("manifest.json", manifest)):
             info = tarfile.TarInfo(member)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(image: str) -> Path:

@@ -1,64 +1,26 @@
 """A federation with one client whose jobs are containers: FLARE's workspace goes there and comes back."""
 
-import io
-import sys
-import tarfile
-from importlib.metadata import version
-from pathlib import Path
-
 import pytest
 
-from ...engine import images
 from ...engine.fixtures import skipping
+from . import flare_image
 from .federation import Federation, until
 
-IMAGE_PYTHON = (3, 11)
-PACKAGES = "/usr/local/lib/python3.11/dist-packages"
-BASE, IMAGE = "siteward-test/flare:1", "siteward-test/nvflare"
-LABEL = "siteward-test.nvflare"
 pytestmark = pytest.mark.timeout(900)
-NOT_IN_IMAGES = ("siteward", "__editable__", "pytest", "_pytest", "docker")
 
 
 @pytest.fixture(scope="module")
-def flare_image(engine):
-    """Name an image with Debian's Python and this environment's NVIDIA FLARE, which the engine has."""
-    if sys.version_info[:2] != IMAGE_PYTHON:
-        pytest.skip(f"needs the Python of Debian's image for FLARE's packages: run these tests with {IMAGE_PYTHON}")
+def image(engine):
+    """Name an image with NVIDIA FLARE that the engine has."""
     with skipping():
-        base = images.provide(engine, BASE)
-    with engine.client() as api:
-        recipe = f"{api.inspect_image(base)['Id'].partition(':')[2][:12]}-{version('nvflare')}-{version('numpy')}"
-        if not api.images(IMAGE, filters={"label": f"{LABEL}={recipe}"}):
-            container = api.create_container(base, ["python3"])["Id"]
-            try:
-                for path in packages():
-                    api.put_archive(container, PACKAGES, packed(path))
-                api.commit(container, IMAGE, "1", changes=f"LABEL {LABEL}={recipe}")
-            finally:
-                api.remove_container(container)
-    return f"{IMAGE}:1"
-
-
-def packages():
-    """Return what is installed beside NVIDIA FLARE in this environment."""
-    folder = Path(sys.modules["pytest"].__file__).parents[1]
-    return [path for path in folder.iterdir() if not path.name.startswith(NOT_IN_IMAGES)]
-
-
-def packed(path):
-    """Return a tar of one file or folder."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(path, path.name)
-    return buffer.getvalue()
+        return flare_image.provide(engine)
 
 
 @pytest.fixture(scope="module")
-def federation(engine, flare_image, tmp_path_factory):
+def federation(engine, image, tmp_path_factory):
     """A federation whose site-1 runs its jobs in containers and whose site-2 runs processes."""
     federation = Federation(tmp_path_factory.mktemp("flare") / "federation")
-    docker = {"docker_host": engine.host, "network": "host", "pull": "never", "default_image": flare_image}
+    docker = {"docker_host": engine.host, "network": "host", "pull": "never", "default_image": image}
     try:
         federation.prepare()
         federation.install("server")
