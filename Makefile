@@ -2,6 +2,7 @@
 BIN := .venv/bin
 SITES := server site-1 site-2
 RESULTS := results/fedavg
+FLARE_PLUGINS := process docker gpu_resources k8s nvflare
 PROJECTS := $(wildcard pyproject.toml core/pyproject.toml plugins/*/pyproject.toml)
 ARGS :=
 
@@ -41,6 +42,7 @@ demo-k8s: .venv/.dev
 	@rm -rf $(RESULTS)
 	$(BIN)/python -m tests.cluster $(BIN)/siteward run examples/fedavg/job-k8s.yaml $(SITES:%=--site examples/fedavg/sites/k8s/%.yaml) --follow --output $(RESULTS)
 	$(show-results)
+
 demo-nvflare: .venv-nvflare/.made
 	.venv-nvflare/bin/python -m tests.plugins.nvflare
 
@@ -84,9 +86,9 @@ tox: .venv/.dev
 	@touch $@
 
 # NVIDIA FLARE has an environment of its own: nothing else here needs it.
-.venv-nvflare/.made: .venv/.dev plugins/nvflare/pyproject.toml
+.venv-nvflare/.made: .venv/.dev plugins/nvflare/pyproject.toml Makefile
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-nvflare
-	$(BIN)/uv pip install --quiet --python .venv-nvflare/bin/python --group test -e core -e plugins/process -e plugins/docker -e plugins/nvflare
+	$(BIN)/uv pip install --quiet --python .venv-nvflare/bin/python --group test $(FLARE_PLUGINS:%=-e plugins/%) -e core
 	@touch $@
 
 .venv/.docs: scripts/install $(PROJECTS)

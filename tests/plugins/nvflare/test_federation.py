@@ -25,7 +25,7 @@ def federation(tmp_path_factory):
     try:
         federation.prepare()
         federation.install("server")
-        federation.install("site-1", resources={"one_unit": {}})
+        federation.install("site-1", resources={"gpu": {"num_of_gpus": 1, "ignore_host": True}})
         federation.install("site-2")
         for name in federation.names:
             federation.run(federation.bin / "siteward-nvflare", "check", federation.kit(name))
@@ -151,9 +151,9 @@ def test_two_jobs_that_want_one_gpu_take_turns(federation):
     first = federation.submit("gpu-1", train_args="--fault slow --at site-1", resource_spec=spec)
     training(federation, "site-1", first)
     second = federation.submit("gpu-2", resource_spec=spec)
-    until(lambda: "the one GPU is with" in json.dumps(federation.ask("meta", second)), what="the refusal")
+    until(lambda: "1 GPU asked, 0 free" in json.dumps(federation.ask("meta", second)), what="the refusal")
     assert not trains(federation, "site-1", second)
-    assert started_with(process_of(federation, "site-1", first))["CUDA_VISIBLE_DEVICES"] == "7"
+    assert started_with(process_of(federation, "site-1", first))["CUDA_VISIBLE_DEVICES"] == "0"
     federation.ask("abort", first)
     assert federation.finish(first) == "FINISHED:ABORTED"
     assert federation.finish(second, 240) == "FINISHED:COMPLETED"

@@ -76,5 +76,5 @@ def test_what_a_server_has_forgotten_is_given_back(make, with_faults, monkeypatc
     gpu = {"num_of_gpus": 1}
     assert check(parent, "job-1", gpu)[0]
     assert not check(parent, "job-2", gpu)[0]
-    monkeypatch.setattr(bridge, "_RESERVED_FOR", -1.0)
+    monkeypatch.setattr(bridge, "RESERVED_FOR", -1.0)
     assert check(parent, "job-2", gpu)[0]

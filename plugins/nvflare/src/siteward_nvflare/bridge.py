@@ -19,13 +19,12 @@ from siteward import Handle, Job, Reservation, ResourceError, Result, Site, Unkn
 from siteward_nvflare.carrying import bring_home, forget_kit, pack
 from siteward_nvflare.meta import own_code, without_repeats
 from siteward_nvflare.process import JOB_DIR, JobProcess
+from siteward_nvflare.sites import RESERVED_FOR
 
 PROPERTY = "_siteward_bridge"
 _LEFT_OVER = 30.0
 # What a job is sent is packed here for as long as that takes, with the site's keys in it.
 _CARRIED, _CARRIED_WITHIN = "flare-", 3600.0
-# FLARE's own resource manager keeps a reservation as long (expiration_period of its kits).
-_RESERVED_FOR = 300.0
 
 
 @frozen(kw_only=True)
@@ -47,6 +46,12 @@ class _Reserved:
     siteward_id: str
     reservation: Reservation | None
     since: float
+
+    @property
+    def expires_at(self) -> float:
+        """When it is void: as its manager says, else as FLARE's own would be."""
+        expires_at = None if self.reservation is None else self.reservation.expires_at
+        return self.since + RESERVED_FOR if expires_at is None else expires_at
 
 
 class Bridge:
@@ -74,15 +79,15 @@ class Bridge:
         token = uuid4().hex
         with self._lock:
             self._reserved[token] = _Reserved(
-                job_id=job_id, siteward_id=siteward_id, reservation=reservation, since=time.monotonic()
+                job_id=job_id, siteward_id=siteward_id, reservation=reservation, since=time.time()
             )
         return token
 
     def _forget_old(self) -> None:
         """Give back what a server has asked for and, gone meanwhile perhaps, neither used nor cancelled."""
-        oldest = time.monotonic() - _RESERVED_FOR
+        now = time.time()
         with self._lock:
-            old = [token for token, each in self._reserved.items() if each.since < oldest]
+            old = [token for token, each in self._reserved.items() if each.expires_at < now]
         for token in old:
             self.give_back(token)
 

@@ -18,6 +18,7 @@ from siteward_nvflare.bridge import PROPERTY, Bridge, Wanted, job_name
 from siteward_nvflare.handle import SitewardJobHandle
 from siteward_nvflare.meta import offered_backends, resource_block, study_of
 from siteward_nvflare.process import read_job_process
+from siteward_nvflare.sites import open_site
 
 # The server waits 20 s for a client's answer, and forgets the client when there is none.
 _LAUNCH_WITHIN = 8.0
@@ -59,7 +60,7 @@ class SitewardLauncher(JobLauncherSpec):  # type: ignore[misc]
             return
         workspace = os.path.abspath(fl_ctx.get_prop(FLContextKey.ARGS).workspace)
         self._bridge = Bridge(
-            Site.load(self._site_file),
+            open_site(self._site_file),
             name=job_name(fl_ctx.get_identity_name(), workspace),
             shared=self._shared,
             inherited_path=tuple(each for each in os.environ.get("PYTHONPATH", "").split(":") if each),
