@@ -139,11 +139,11 @@ class Parent:
         self.event(EventType.SYSTEM_END)
 
 
-def ends(handle):
+def ends(handle, deadline=DEADLINE):
     """Wait for a job's end and return its code."""
     waiter = threading.Thread(target=handle.wait)
     waiter.start()
-    waiter.join(DEADLINE)
+    waiter.join(deadline)
     assert not waiter.is_alive()
     return handle.poll()
 

@@ -1,0 +1,109 @@
+"""The launcher with real pods, without a federation: what FLARE's own Kubernetes launcher gets wrong."""
+
+import threading
+
+import pytest
+
+from siteward import JobState
+
+from ...machine import images
+from ..k8s.rights import rules
+from .parent import DEADLINE, FOREVER, UNKNOWN, ends, until
+
+POD_DEADLINE = 240.0
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def with_pods(make, namespace):
+    """Make a parent whose jobs are pods; options of the backend `k8s`."""
+    kubeconfig = namespace.user("siteward", rules("transfer"))
+
+    def make_parent(**options):
+        k8s = {"kubeconfig": str(kubeconfig), "image_pull_policy": "IfNotPresent", "default_image": images.PYTHON}
+        return make(backends={"k8s": {**k8s, **options}}, default_backend="k8s")
+
+    return make_parent
+
+
+def pods(namespace):
+    """Return the pods in the namespace."""
+    return namespace.api.get(f"{namespace.path}/pods")["items"]
+
+
+def running(parent, job_id):
+    """Wait until siteward says that a job runs."""
+    state = lambda: parent.bridge.site.attach(f"{job_id}-site-1").status().state  # noqa: E731
+    until(lambda: state() is JobState.RUNNING, POD_DEADLINE, what=f"{job_id} running")
+
+
+# FLARE's own launcher makes 9, an abort, of all but 0 and 101 to 103.
+CODES = {
+    "it completed": ("", 0),
+    "it failed: FLARE judges by the job's phase": ("os._exit(1)", 1),
+    "9 is an exit like any other, no abort": ("os._exit(9)", 1),
+    "killed by another": ("os.kill(os.getpid(), 9)", 1),
+    "exception": ("os._exit(101)", 101),
+    "configuration": ("os._exit(103)", 103),
+    "infrastructure": ("os._exit(104)", 104),
+    "out of memory": ("bytearray(1 << 30)", 104),
+}
+
+
+def test_codes_of_pods_reach_flare_as_they_are(with_pods, namespace):
+    """All kinds of ends at once; each pod and its secret are gone then."""
+    parent = with_pods()
+    memory = {"site-1": {"memory": "64Mi"}}
+    handles = {}
+    for number, (behaviour, _) in enumerate(CODES.values()):
+        handles[number] = parent.launch(f"job-{number}", behaviour, resource_spec=memory)
+    found = [ends(handle, POD_DEADLINE) for handle in handles.values()]
+    assert found == [code for _, code in CODES.values()]
+    for resource in ("pods", "secrets"):
+        until(lambda resource=resource: not namespace.names(resource), what=f"the removal of the {resource}")
+
+
+def test_a_pod_that_somebody_deletes_is_lost(with_pods, namespace):
+    """The platform's fault (104): nobody has aborted the job."""
+    parent = with_pods()
+    handle = parent.launch(behaviour=FOREVER)
+    running(parent, "job-1")
+    (pod,) = pods(namespace)
+    namespace.api.delete(f"{namespace.path}/pods/{pod['metadata']['name']}", grace=0)
+    assert ends(handle, POD_DEADLINE) == 104
+
+
+def test_a_pod_that_no_node_takes_yet_waits(with_pods, cluster, namespace):
+    """For a node that an autoscaler may add; FLARE's own launcher deletes it at the first word of the scheduler."""
+    label = f"{namespace.name}.siteward.dev/fit"
+    parent = with_pods(node_selector={label: "yes"})
+    launched = []
+    thread = threading.Thread(target=lambda: launched.append(parent.launch(behaviour="tell('ran', 1)")))
+    thread.start()
+    thread.join(19)
+    (handle,) = launched
+    until(lambda: "Unschedulable" in str([pod["status"] for pod in pods(namespace)]), what="the scheduler's word")
+    assert handle.poll() == UNKNOWN
+    node = f"/api/v1/nodes/{cluster.node}"
+    cluster.api.patch(node, {"metadata": {"labels": {label: "yes"}}})
+    try:
+        assert ends(handle, POD_DEADLINE) == 0
+    finally:
+        cluster.api.patch(node, {"metadata": {"labels": {label: None}}})
+    assert parent.told("job-1", "ran") == 1
+
+
+def test_a_pod_that_waits_too_long_is_no_abort(with_pods, namespace):
+    """It ends as an exception (101) when the site's patience does: no wait is endless unless the site says so."""
+    parent = with_pods(node_selector={f"{namespace.name}.siteward.dev/never": "yes"}, pending_timeout=1)
+    assert ends(parent.launch(), POD_DEADLINE) == 101
+
+
+def test_a_pod_that_waits_can_be_aborted(with_pods, namespace):
+    """It ends as aborted, and is gone."""
+    parent = with_pods(node_selector={f"{namespace.name}.siteward.dev/never": "yes"})
+    handle = parent.launch()
+    until(lambda: pods(namespace), DEADLINE, what="the pod")
+    handle.terminate()
+    assert ends(handle, POD_DEADLINE) == 9
+    until(lambda: not pods(namespace), what="the pod's removal")
