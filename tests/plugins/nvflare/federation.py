@@ -43,12 +43,16 @@ def free_port():
 
 
 class Federation:
-    """``server`` and ``clients``: each has a startup kit in ``kits/<name>`` and a siteward site in ``sites/<name>``."""
+    """``server`` and ``clients``: each has a startup kit in ``kits/<name>`` and a siteward site in ``sites/<name>``.
+
+    ``host`` is this machine's address for all of them; jobs of the clients in ``remote`` reach their parents there too.
+    """
 
     bin = BIN
 
-    def __init__(self, folder, clients=("site-1", "site-2")):
+    def __init__(self, folder, clients=("site-1", "site-2"), *, host="localhost", remote=()):
         self.folder = Path(folder)
+        self.host, self.remote = host, tuple(remote)
         self.clients = tuple(clients)
         self.names = ("server", *self.clients)
         self.parents = {}
@@ -73,11 +77,14 @@ class Federation:
                 "type": "server",
                 "org": "nvidia",
                 "fed_learn_port": free_port(),
-                "default_host": "localhost",
+                "default_host": self.host,
             }
         ]
         participants += [{"name": ADMIN, "type": "admin", "org": "nvidia", "role": "project_admin"}]
-        participants += [{"name": name, "type": "client", "org": "nvidia"} for name in self.clients]
+        for name in self.clients:
+            listening = {"scheme": "tcp", "default_host": self.host, "port": free_port(), "connection_security": "mtls"}
+            more = {"listening_host": listening} if name in self.remote else {}
+            participants += [{"name": name, "type": "client", "org": "nvidia", **more}]
         project = {
             "api_version": 3,
             "name": "project",
@@ -95,12 +102,19 @@ class Federation:
         }
         file = self.folder / "project.yml"
         file.write_text(yaml.safe_dump(project))
-        self.run(BIN / "nvflare", "poc", "prepare", "-i", file)
+        if self.host == "localhost":
+            self.run(BIN / "nvflare", "poc", "prepare", "-i", file)
+        else:  # a POC's server is always at localhost
+            self.run(BIN / "nvflare", "provision", "-p", file, "-w", self.folder / "poc", "--force")
         made = self.folder / "poc" / "project" / "prod_00"
         assert made.is_dir(), list(self.folder.glob("poc/*/*"))
         made.rename(self.folder / "kits")
-        resources = self.kit("server") / "local" / "resources.json"
-        resources.write_text(resources.read_text().replace(str(self.folder / "poc"), str(self.folder / "storage")))
+        local = self.kit("server") / "local"
+        own = local / "resources.json"
+        text = (own if own.exists() else local / "resources.json.default").read_text()
+        for storage in (str(self.folder / "poc"), "/tmp/nvflare"):
+            text = text.replace(storage, str(self.folder / "storage"))
+        own.write_text(text)
 
     def run(self, *command):
         """Run a command to its end; AssertionError with its output when it fails."""

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,21 +28,47 @@ def image(cluster):
 
 @pytest.fixture(scope="module")
 def pods(cluster):
-    """The namespace of site-1's pods."""
-    with cluster.namespace() as namespace:
+    """The namespace of site-1's pods; it lets in what is fit for the strictest of Kubernetes' standards."""
+    with cluster.namespace(**{"pod-security.kubernetes.io/enforce": "restricted"}) as namespace:
         yield namespace
 
 
+class Room:
+    """A label of the node without which the pods of site-1 find no node."""
+
+    def __init__(self, cluster, namespace):
+        self.label = f"{namespace.name}.siteward.dev/room"
+        self._cluster = cluster
+
+    def there(self, value="yes"):
+        """Label the node."""
+        node = f"/api/v1/nodes/{self._cluster.node}"
+        self._cluster.api.patch(node, {"metadata": {"labels": {self.label: value}}})
+
+    def gone(self):
+        """Take the label away; pods that run go on."""
+        self.there(None)
+
+
 @pytest.fixture(scope="module")
-def federation(pods, image, tmp_path_factory):
+def room(cluster, pods):
+    """Room for the pods of site-1."""
+    room = Room(cluster, pods)
+    room.there()
+    yield room
+    room.gone()
+
+
+@pytest.fixture(scope="module")
+def federation(cluster, pods, room, image, tmp_path_factory):
     """A federation whose site-1 runs its jobs in pods and whose site-2 runs processes."""
-    federation = Federation(tmp_path_factory.mktemp("flare") / "federation")
+    folder = tmp_path_factory.mktemp("flare") / "federation"
+    federation = Federation(folder, host=cluster.gateway, remote=["site-1"])
     k8s = {
         "kubeconfig": str(pods.user("siteward", rules("transfer"))),
         "image_pull_policy": "IfNotPresent",
         "default_image": image,
-        # FLARE's parent and its server listen on the loopback of this machine, which is the node.
-        "pod_template": {"spec": {"hostNetwork": True}},
+        "node_selector": {room.label: "yes"},
     }
     try:
         federation.prepare()
@@ -124,6 +152,40 @@ def test_an_aborted_pod_leaves_what_it_had(federation, pods):
     until((federation.kit("site-1") / job_id / "log.txt").exists, what="its files")
     assert_nothing_is_left(federation, pods)
     assert row_of(federation, job_id)["state"] == "ABORTED"
+
+
+def test_a_pod_that_waits_for_a_node_keeps_the_client(federation, pods, room):
+    """Longer than the 20 s that FLARE's server waits for an answer: it runs when there is room, and completes."""
+    room.gone()
+    try:
+        job_id = federation.submit("waits-for-a-node")
+        pod = pod_of(pods, job_id)
+        created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+        line = rf"Started run: {job_id} for clients: (\S+)"
+        started = until(lambda: re.search(line, federation.log("server")), POD_DEADLINE, what="the start")
+        until(lambda: datetime.now(UTC) - created > timedelta(seconds=25), what="a long wait")
+        assert row_of(federation, job_id)["state"] == "PENDING"
+    finally:
+        room.there()
+    assert sorted(started[1].split(",")) == ["site-1", "site-2"]
+    assert federation.finish(job_id, POD_DEADLINE) == "FINISHED:COMPLETED"
+    assert_nothing_is_left(federation, pods)
+
+
+def test_a_client_that_is_killed_ends_its_pods_when_it_is_back(federation, pods):
+    """FLARE's own launcher leaves them to run for ever; the next job runs in a pod of its own."""
+    job_id = federation.submit("orphaned-pod", train_args="--fault slow --at site-1")
+    until(lambda: has_trained(federation, job_id), POD_DEADLINE, what="training")
+    federation.parents["site-1"].kill()
+    federation.parents["site-1"].wait(60)
+    assert pods.names("pods")
+    federation.start_parent("site-1")
+    until(lambda: row_of(federation, job_id)["state"] == "ABORTED", POD_DEADLINE, what="the end of what was left")
+    assert_nothing_is_left(federation, pods)
+    federation.ask("abort", job_id)
+    assert federation.finish(job_id, POD_DEADLINE).startswith("FINISHED")
+    until(lambda: set(federation.ask("info")) == set(federation.clients), what="the client back at the server")
+    assert federation.finish(federation.submit("after-restart"), POD_DEADLINE) == "FINISHED:COMPLETED"
 
 
 # What the job's process does, siteward's word on it, and the end of the run: FLARE's own launcher says ABORTED to all.
