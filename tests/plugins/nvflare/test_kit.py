@@ -143,3 +143,36 @@ def test_checking_a_kit(kit):
     site.write_text(SITE)
     (kit / "local" / "resources.json").unlink()  # as `nvflare deploy prepare` does
     assert "2 launchers" in run("check", kit, code=1)
+
+
+KUBECONFIG = """
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+LOST, FOUND = "pods look for FLARE's parent at localhost", "pods look for FLARE's parent at 10.0.0.7"
+# What the site file says of pods, FLARE's address for jobs, and what check says of it.
+ADDRESSES = {
+    "none": ("", None, LOST),
+    "this machine's own": ("", "localhost", LOST),
+    "one that pods reach": ("", "10.0.0.7", FOUND),
+    "pods in this machine's network": (", pod_template: {spec: {hostNetwork: true}}", None, None),
+    "a template in another file": (", pod_template: pod.yaml", None, None),
+}
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_pods_have_to_find_the_parent(kit, case):
+    """FLARE's own address for jobs is localhost, and a pod is another host."""
+    more, host, words = ADDRESSES[case]
+    backends = f"backends: {{k8s: {{kubeconfig: kubeconfig, default_image: x{more}}}}}\ndefault_backend: k8s\n"
+    (kit.parent / "site.yaml").write_text(f"name: site-1\nstate_dir: state\n{backends}")
+    (kit.parent / "kubeconfig").write_text(KUBECONFIG)
+    (kit.parent / "pod.yaml").write_text("spec: {hostNetwork: true}")
+    if host is not None:
+        internal = {"scheme": "tcp", "resources": {"host": host, "port": 8102, "connection_security": "mtls"}}
+        (kit / "local" / "comm_config.json").write_text(json.dumps({"internal": internal}))
+    install(kit)
+    said = run("check", kit, code=1)
+    assert [each for each in (LOST, FOUND) if each in said] == [words] * (words is not None)

@@ -107,3 +107,31 @@ def test_a_pod_that_waits_can_be_aborted(with_pods, namespace):
     handle.terminate()
     assert ends(handle, POD_DEADLINE) == 9
     until(lambda: not pods(namespace), what="the pod's removal")
+
+
+def test_what_a_job_asks_of_flare_is_asked_of_the_cluster(with_pods, namespace):
+    """Portable resources, and FLARE's own options for Kubernetes: in the pod's requests and limits."""
+    parent = with_pods(node_selector={f"{namespace.name}.siteward.dev/never": "yes"})
+    portable = {"num_of_gpus": 2, "num_of_cpus": 3, "memory": "2Gi"}
+    options = {"cpu": "1500m", "memory": "1Gi", "memory_request": "512Mi", "ephemeral_storage": "3Gi"}
+    asked = {
+        "job-1": {"resource_spec": {"@default": portable}},
+        "job-2": {"launcher_spec": {"default": {"k8s": options}}},
+        "job-3": {"resource_spec": {"site-1": {"process": {"num_of_gpus": 1}, "k8s": {"num_of_gpus": 1}}}},
+    }
+    handles = [parent.launch(job_id, **meta) for job_id, meta in asked.items()]
+    until(lambda: len(pods(namespace)) == len(asked), POD_DEADLINE, what="the pods")
+    found = {}
+    for pod in pods(namespace):
+        (container,) = (each for each in pod["spec"]["containers"] if each["name"] == "job")
+        found[pod["metadata"]["annotations"]["siteward.dev/job-id"][:5]] = container["resources"]
+    every = {"nvidia.com/gpu": "2", "cpu": "3", "memory": "2Gi"}
+    assert every.items() <= found["job-1"]["limits"].items()
+    assert every.items() <= found["job-1"]["requests"].items()
+    limits = {"cpu": "1500m", "memory": "1Gi", "ephemeral-storage": "3Gi"}
+    assert limits.items() <= found["job-2"]["limits"].items()
+    assert {**limits, "memory": "512Mi"}.items() <= found["job-2"]["requests"].items()
+    assert found["job-3"]["limits"]["nvidia.com/gpu"] == "1"
+    for handle in handles:
+        handle.terminate()
+    assert [ends(handle, POD_DEADLINE) for handle in handles] == [9, 9, 9]

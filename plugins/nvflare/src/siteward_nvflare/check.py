@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from siteward_nvflare.kit import OURS, Kit, KitError, read_components, resources
 
 # The names that FLARE's server lets a job use in launcher_spec.
 _MODES = ("process", "docker", "k8s", "slurm")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_kit(kit: Kit) -> list[Finding]:
@@ -77,6 +78,7 @@ def _check_site(kit: Kit, path: Path) -> Iterator[Finding]:
     try:
         with Site.load(path, adopt=False) as site:
             yield from _check_file(site.file)
+            yield from _check_address(kit, site.file)
             yield from site.doctor()
     except (SitewardError, OSError) as error:
         yield Finding(level="fail", subject="site file", message=str(error), remedy="FLARE's site does not start so")
@@ -95,3 +97,31 @@ def _check_file(file: SiteFile) -> Iterator[Finding]:
         if name not in _MODES and name != file.default_backend:
             words = f"FLARE's server refuses jobs that name {name!r}; it knows {', '.join(_MODES)}"
             yield Finding(level="warn", subject=f"backend {name}", message=words, remedy="Make it default_backend")
+
+
+def _check_address(kit: Kit, file: SiteFile) -> Iterator[Finding]:
+    """FLARE's parent listens for its jobs on this machine's loopback unless told otherwise; pods have their own."""
+    if "k8s" not in file.backends or not _own_network(file.backends["k8s"].get("pod_template")):
+        return
+    host = _internal_host(kit.local / "comm_config.json")
+    if host in _LOOPBACK:
+        words = f"pods look for FLARE's parent at {host}, which is themselves"
+        remedy = "Set host, port and connection_security of internal.resources in local/comm_config.json"
+        yield Finding(level="warn", subject="comm_config.json", message=words, remedy=remedy)
+    else:
+        yield Finding(level="ok", subject="comm_config.json", message=f"pods look for FLARE's parent at {host}")
+
+
+def _own_network(template: object) -> bool:
+    """Whether pods have a network of their own, as far as the site file says; a template may be in another file."""
+    if not isinstance(template, Mapping):
+        return template is None
+    spec = template.get("spec")
+    return not (isinstance(spec, Mapping) and spec.get("hostNetwork"))
+
+
+def _internal_host(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text())["internal"]["resources"]["host"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "localhost"
