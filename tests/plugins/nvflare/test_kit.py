@@ -151,12 +151,14 @@ users: [{name: u, user: {token: t}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 """
+NOTHING = "with job_directory: none pods do not get FLARE's workspace"
 LOST, FOUND = "pods look for FLARE's parent at localhost", "pods look for FLARE's parent at 10.0.0.7"
 # What the site file says of pods, FLARE's address for jobs, and what check says of it.
 ADDRESSES = {
     "none": ("", None, LOST),
     "this machine's own": ("", "localhost", LOST),
     "one that pods reach": ("", "10.0.0.7", FOUND),
+    "one that helps nobody": (", job_directory: none, pod_template: pod.yaml", "10.0.0.7", NOTHING),
     "pods in this machine's network": (", pod_template: {spec: {hostNetwork: true}}", None, None),
     "a template in another file": (", pod_template: pod.yaml", None, None),
 }
@@ -175,4 +177,4 @@ def test_pods_have_to_find_the_parent(kit, case):
         (kit / "local" / "comm_config.json").write_text(json.dumps({"internal": internal}))
     install(kit)
     said = run("check", kit, code=1)
-    assert [each for each in (LOST, FOUND) if each in said] == [words] * (words is not None)
+    assert [each for each in (LOST, FOUND, NOTHING) if each in said] == [words] * (words is not None)

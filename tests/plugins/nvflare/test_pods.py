@@ -1,6 +1,7 @@
 """The launcher with real pods, without a federation: what FLARE's own Kubernetes launcher gets wrong."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +18,30 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture
 def with_pods(make, namespace):
     """Make a parent whose jobs are pods; options of the backend `k8s`."""
-    kubeconfig = namespace.user("siteward", rules("transfer"))
 
-    def make_parent(**options):
+    def make_parent(rights="transfer", **options):
+        kubeconfig = namespace.user("siteward", rules(rights))
         k8s = {"kubeconfig": str(kubeconfig), "image_pull_policy": "IfNotPresent", "default_image": images.PYTHON}
         return make(backends={"k8s": {**k8s, **options}}, default_backend="k8s")
 
     return make_parent
+
+
+@pytest.fixture
+def claim(cluster, namespace, tmp_path):
+    """A claim that this machine sees too, as options of the backend."""
+    if not cluster.own:
+        pytest.skip("needs a cluster of our own, to give it a volume: unset SITEWARD_TEST_KUBECONFIG")
+    folder = tmp_path / "claim"
+    folder.mkdir(mode=0o755)
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {**spec, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)}}
+    claim = {**spec, "volumeName": namespace.name, "resources": {"requests": {"storage": "1Gi"}}}
+    metadata = {"name": namespace.name}
+    namespace.api.create("/api/v1/persistentvolumes", {"metadata": metadata, "spec": volume})
+    namespace.api.create(f"{namespace.path}/persistentvolumeclaims", {"metadata": metadata, "spec": claim})
+    yield {"job_directory": "pvc", "job_directory_claim": namespace.name, "job_directory_path": str(folder)}
+    namespace.api.delete(f"/api/v1/persistentvolumes/{namespace.name}")
 
 
 def pods(namespace):
@@ -61,6 +79,23 @@ def test_codes_of_pods_reach_flare_as_they_are(with_pods, namespace):
     assert found == [code for _, code in CODES.values()]
     for resource in ("pods", "secrets"):
         until(lambda resource=resource: not namespace.names(resource), what=f"the removal of the {resource}")
+
+
+@pytest.mark.parametrize("by", ["transfer", "pvc"])
+def test_a_workspace_goes_to_a_pod_and_comes_back(with_pods, request, by):
+    """Through the API server or by a claim: the job sees FLARE's kit and its folder, and no key stays behind."""
+    options = request.getfixturevalue("claim") if by == "pvc" else {}
+    parent = with_pods(by, **options)
+    folders = "sorted(os.listdir(workspace)), os.listdir(workspace + '/startup')"
+    behaviour = f"tell('seen', [workspace, {folders}, os.getuid()])"
+    assert ends(parent.launch(behaviour=behaviour), POD_DEADLINE) == 0
+    workspace, top, startup, user = parent.told("job-1", "seen")
+    assert (workspace, top, startup, user) == ("/siteward/job", ["job-1", "local", "startup"], ["client.key"], 1000)
+    kept = [path for path in parent.folder.rglob("*.key") if parent.root not in path.parents]
+    assert kept == []
+    if by == "pvc":
+        left = Path(options["job_directory_path"])
+        until(lambda: not [path for path in left.rglob("*") if path.is_file()], what="the claim to be empty")
 
 
 def test_a_pod_that_somebody_deletes_is_lost(with_pods, namespace):

@@ -97,6 +97,9 @@ def _check_file(file: SiteFile) -> Iterator[Finding]:
         if name not in _MODES and name != file.default_backend:
             words = f"FLARE's server refuses jobs that name {name!r}; it knows {', '.join(_MODES)}"
             yield Finding(level="warn", subject=f"backend {name}", message=words, remedy="Make it default_backend")
+    if file.backends.get("k8s", {}).get("job_directory") == "none":
+        words = "with job_directory: none pods do not get FLARE's workspace, and every job fails"
+        yield Finding(level="fail", subject="backend k8s", message=words, remedy="Set it to transfer or pvc")
 
 
 def _check_address(kit: Kit, file: SiteFile) -> Iterator[Finding]:
