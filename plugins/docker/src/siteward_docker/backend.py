@@ -31,7 +31,8 @@ from siteward import (
 )
 from siteward_docker import build, options
 from siteward_docker.absent import Absences
-from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_config
+from siteward_docker.client import Engine, host_config
+from siteward_docker.errors import Conflict, Missing, NotSent
 from siteward_docker.logs import read_logs
 from siteward_docker.news import News
 from siteward_docker.ownership import user_of

@@ -11,7 +11,8 @@ from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish
 from siteward_docker import diagnose
 from siteward_docker.absent import Absences
 from siteward_docker.build import Place, container_of, is_same_job
-from siteward_docker.client import Conflict, Engine, Missing
+from siteward_docker.client import Engine
+from siteward_docker.errors import Conflict, Missing
 
 _LAST_LINES = 5
 # An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.
