@@ -73,8 +73,7 @@ class News:
             if not is_same_job(found["Config"].get("Labels"), self._place.labels(ref.job_id, ref.attempt)):
                 raise Missing(f"container {name} is of another job")
         except Missing:
-            result = self._absences.end_of(name)
-            return diagnose.removed() if result is None else diagnose.finished(result)
+            return self._without_container(name)
         state = found["State"]
         if state["Status"] == "created" and self._is_stopped(name):
             return diagnose.NEVER_STARTED
@@ -82,6 +81,10 @@ class News:
             state = {**state, "OOMKilled": True}
         output = self._last_output(ref) if state.get("ExitCode") in diagnose.COMMAND_CODES else b""
         return diagnose.status_of(state, output)
+
+    def _without_container(self, name: str) -> JobStatus:
+        result = self._absences.end_of(name)
+        return diagnose.removed() if result is None else diagnose.finished(result)
 
     def _last_output(self, ref: JobRef) -> bytes:
         with suppress(Missing, Conflict):
@@ -166,8 +169,9 @@ class News:
             case "die":
                 self._tell_surely(ref)
             case "destroy":
-                self._tell_surely(ref)
-                self._ended.discard(ref.data["name"])
+                name = ref.data["name"]
+                self.publish(ref, self._waiting(name) or self._without_container(name))
+                self._ended.discard(name)
                 self._short_of_memory.discard(actor["ID"])
 
     def on_list(self, listed: Iterable[JobRef]) -> None:
