@@ -21,7 +21,6 @@ from siteward import (
     OptionsRefused,
     Problem,
     Publish,
-    Reason,
     Unreachable,
     hand_over,
     hookimpl,
@@ -106,8 +105,7 @@ class Backend:
         name = ref.data["name"]
         try:
             body = self._body(request, name)
-            words = "siteward or the engine was stopped before it had a container"
-            self._absences.note(name, Reason.LAUNCH_FAILED, words)
+            self._absences.expect(name)
             self._news.expect(ref)
             container = self._starts.create(ref, body)
         except Unreachable as error:
