@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from siteward_docker.connection import Connection
+from siteward_docker.connection import TIMEOUT, Connection
 from siteward_docker.errors import Missing
 from siteward_docker.streams import LogStream, NewsStream, Stream
 
@@ -59,7 +59,7 @@ class Engine:
 
     def start(self, container: str) -> None:
         """Start a container; no error when it runs already."""
-        self._connection.ask("POST", f"containers/{container}/start")
+        self._connection.tell("POST", f"containers/{container}/start")
 
     def inspect(self, container: str) -> Info:
         """Look at a container, uncached."""
@@ -75,19 +75,19 @@ class Engine:
 
     def kill(self, container: str, signal: str) -> None:
         """Send a signal; Conflict when the container does not run."""
-        self._connection.ask("POST", f"containers/{container}/kill", {"signal": signal})
+        self._connection.tell("POST", f"containers/{container}/kill", {"signal": signal})
 
     def unpause(self, container: str) -> None:
         """Let a paused container go on."""
-        self._connection.ask("POST", f"containers/{container}/unpause")
+        self._connection.tell("POST", f"containers/{container}/unpause")
 
     def wait(self, container: str, seconds: float) -> None:
         """Wait for a container's end; Unreachable when it has not come in time."""
-        self._connection.ask("POST", f"containers/{container}/wait", silence=math.ceil(seconds))
+        self._connection.tell("POST", f"containers/{container}/wait", silence=math.ceil(seconds))
 
     def remove(self, container: str) -> None:
         """Remove an ended container with its volumes; Conflict when it runs."""
-        self._connection.ask("DELETE", f"containers/{container}", {"v": 1})
+        self._connection.tell("DELETE", f"containers/{container}", {"v": 1})
 
     # --- streams --------------------------------------------------------------------------------------------
 
@@ -101,10 +101,8 @@ class Engine:
         """Read a container's output, both streams, each piece with the time at which it was written."""
         params: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         params |= {"tail": "all" if tail is None else tail} | ({"since": since} if since else {})
-        silence = {"silence": None} if follow else {}
-        return LogStream(
-            self._connection, self._connection.stream("GET", f"containers/{container}/logs", params, **silence)
-        )
+        path, silence = f"containers/{container}/logs", None if follow else TIMEOUT
+        return LogStream(self._connection, self._connection.stream("GET", path, params, silence=silence))
 
     def get_archive(self, container: str, path: str) -> Iterator[bytes]:
         """Yield a folder of a container as a tar stream whose first component is the folder's name."""
@@ -113,7 +111,7 @@ class Engine:
 
     def put_archive(self, container: str, path: str, chunks: Iterable[bytes]) -> None:
         """Unpack a tar stream in a folder of a container."""
-        self._connection.ask("PUT", f"containers/{container}/archive", {"path": path}, body=chunks)
+        self._connection.tell("PUT", f"containers/{container}/archive", {"path": path}, body=chunks)
 
     def pull(self, image: str) -> Iterator[Info]:
         """Pull an image and yield what the engine says of it, errors too (key ``error``)."""

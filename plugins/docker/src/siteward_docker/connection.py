@@ -25,7 +25,11 @@ TIMEOUT = 60
 # Idle connections that are kept; urllib3 logs a warning for each one more.
 _KEPT = 64
 _NOT_MODIFIED = 304
+_NOTHING: Mapping[str, str] = {}
 _JSON = {"Content-Type": "application/json"}
+
+Params = Mapping[str, Any]
+Body = Mapping[str, Any] | bytes | Iterable[bytes] | None
 
 
 class Connection:
@@ -47,39 +51,33 @@ class Connection:
         with self.translating():
             return self._connected().api
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        body: Mapping[str, Any] | bytes | Iterable[bytes] | None = None,
-        silence: float = TIMEOUT,
-    ) -> Any:
-        """Ask, and return the answer's JSON, None for an empty one.
-
-        A mapping is sent as JSON, anything else piece by piece; ``silence`` is how many seconds the engine may say
-        nothing.
-        """
-        headers: Mapping[str, str] = {}
-        if isinstance(body, Mapping):
-            headers, body = _JSON, json.dumps(body).encode()
+    def ask(self, method: str, path: str, params: Params | None = None, *, body: Body = None) -> Any:
+        """Ask, and return the answer's JSON. A mapping is sent as JSON, anything else as it is."""
         with self.translating():
-            response = self._connected().open(method, path, params, body, headers, silence, preload=True)
-            return json.loads(response.data) if response.data else None
+            return json.loads(self._connected().open(method, path, params, body=body).data)
+
+    def tell(
+        self, method: str, path: str, params: Params | None = None, *, body: Body = None, silence: float = TIMEOUT
+    ) -> None:
+        """Ask for something to which the answer is that it has been done, in ``silence`` seconds."""
+        with self.translating():
+            self._connected().open(method, path, params, body=body, silence=silence)
 
     def stream(
         self,
         method: str,
         path: str,
-        params: Mapping[str, Any],
+        params: Params,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = _NOTHING,
         silence: float | None = TIMEOUT,
     ) -> urllib3.BaseHTTPResponse:
-        """Ask, and return the answer unread; whoever reads it does so in ``translating()``."""
+        """Ask, and return the answer unread: it is to be read in ``translating()``.
+
+        ``silence`` is how many seconds the engine may say nothing, None for ever.
+        """
         with self.translating():
-            return self._connected().open(method, path, params, None, headers or {}, silence, preload=False)
+            return self._connected().open(method, path, params, headers=headers, silence=silence, preload=False)
 
     def _connected(self) -> _Route:
         with self._lock:
@@ -129,16 +127,18 @@ class _Route:
         self,
         method: str,
         path: str,
-        params: Mapping[str, Any] | None,
-        body: Any,
-        headers: Mapping[str, str],
-        silence: float | None,
+        params: Params | None,
         *,
-        preload: bool,
+        body: Body = None,
+        headers: Mapping[str, str] = _NOTHING,
+        silence: float | None = TIMEOUT,
+        preload: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request and return its answer, which is no error; ``preload`` says whether to read all of it."""
         import urllib3
 
+        if isinstance(body, Mapping):
+            body, headers = json.dumps(body).encode(), _JSON
         # Asked for each time, as only the adapter knows which connections may be used again.
         pool = self._adapter.get_connection_with_tls_context(
             self._base, self._verify, proxies=self._proxies, cert=self._cert
