@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from siteward_docker.connection import Connection
@@ -53,7 +54,8 @@ def _hang_up(sock: socket.socket) -> None:
         # Not the TLS socket's own shutdown: the other thread may be in the middle of it.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:  # it was cut off, or is what docker-py has for a socket that leads through ssh
-        sock.close()
+        with suppress(OSError):
+            sock.close()
 
 
 class NewsStream(Stream):
