@@ -47,7 +47,7 @@ class Scripted:
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True)
         with connection, connection.makefile("rb") as incoming:
-            while head := b"".join(iter(incoming.readline, b"\r\n")).decode():
+            while head := _head(incoming):
                 lengths = [line for line in head.splitlines() if line.lower().startswith("content-length:")]
                 incoming.read(int(lengths[0].partition(":")[2]) if lengths else 0)
                 self.requests.append(head)
@@ -61,6 +61,14 @@ class Scripted:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _head(incoming: Any) -> str:
+    """Read the head of a request; nothing at the connection's end."""
+    lines = []
+    while (line := incoming.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    return b"".join(lines).decode()
 
 
 class _Handler(socketserver.BaseRequestHandler):
