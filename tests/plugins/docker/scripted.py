@@ -22,14 +22,14 @@ def answer(status: int, body: bytes | dict[str, Any] | list[Any] = b"", *, short
 class Scripted:
     """Answers every request but the one for its version with ``says``, and hangs up behind it if ``cut``.
 
-    ``requests`` are the heads of all requests, ``connections`` how many there have been.
+    ``requests`` are the heads of all requests, ``connections`` and ``hung_up`` how many connections have begun and ended.
     """
 
     def __init__(self, folder: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.says = answer(200, {})
         self.cut = False
         self.requests: list[str] = []
-        self.connections = 0
+        self.connections = self.hung_up = 0
         self._tls = tls
         handler = type("Handler", (_Handler,), {"engine": self})
         if folder is not None:
@@ -77,6 +77,7 @@ class _Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with suppress(OSError):
             self.engine.serve(self.request)
+        self.engine.hung_up += 1
 
 
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -15,7 +15,7 @@ from siteward import BackendError, Unreachable
 from siteward_docker.client import Engine
 from siteward_docker.errors import Conflict, Missing, NotSent
 
-from .helpers import DEADLINE
+from .helpers import DEADLINE, until
 from .scripted import Scripted, answer
 
 # docker-py leaves a socket that it cannot connect to the garbage collector.
@@ -105,6 +105,7 @@ def test_an_engine_that_went_away(scripted: Scripted, open_engine):
     engine = open_engine(scripted.host)
     scripted.cut = True
     engine.inspect("x")
+    until(lambda: scripted.hung_up, "the connection is cut")
     path = Path(scripted.host.removeprefix("unix://"))
     aside = path.rename(f"{path}.aside")
     with pytest.raises(NotSent):
