@@ -22,7 +22,8 @@ def answer(status: int, body: bytes | dict[str, Any] | list[Any] = b"", *, short
 class Scripted:
     """Answers every request but the one for its version with ``says``, and hangs up behind it if ``cut``.
 
-    ``requests`` are the heads of all requests, ``connections`` and ``hung_up`` how many connections have begun and ended.
+    ``requests`` are the heads of all requests, ``connections`` and ``hung_up`` how many
+    connections there have been, and how many have ended.
     """
 
     def __init__(self, folder: Path | None = None, tls: ssl.SSLContext | None = None) -> None:
