@@ -183,6 +183,14 @@ def docker_config(tmp_path, monkeypatch: pytest.MonkeyPatch):
     return tmp_path / "config.json"
 
 
+def test_answers_come_as_they_are(scripted: Scripted, open_engine):
+    """The engine is not asked to compress, which it would do with archives."""
+    scripted.says = answer(200, b"tar")
+    assert b"".join(open_engine(scripted.host).get_archive("x", "/siteward/job")) == b"tar"
+    assert "Accept-Encoding: identity\r\n" in scripted.requests[-1]
+    assert "gzip" not in scripted.requests[-1]
+
+
 def test_headers_of_the_docker_command(scripted: Scripted, open_engine, docker_config):
     """What its configuration wants every request to have, ours have too."""
     docker_config.write_text(json.dumps({"HttpHeaders": {"X-Meta": "a b"}}))

@@ -121,7 +121,9 @@ class _Route:
         adapter: Any = api.get_adapter(url)
         self._adapter = adapter
         self._prefix = adapter.request_url(self._base, self._proxies)
-        self._headers = {**self._base.headers, **load_general_config().get("HttpHeaders", {})}
+        own = load_general_config().get("HttpHeaders", {})
+        # The engine would compress archives, which costs more than it saves on most ways.
+        self._headers = {**self._base.headers, "Accept-Encoding": "identity", **own}
 
     def open(
         self,
