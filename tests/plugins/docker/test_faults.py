@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -106,23 +107,28 @@ def test_an_engine_that_ends_its_jobs(own_engine, tmp_path):
         sites.close()
 
 
-def test_the_socket_goes_away(sites: Sites):
+def test_the_socket_goes_away(sites: Sites, mortal, proxy: Proxy):
     """Jobs are unreachable, not ended; a stop that is asked for meanwhile is sent when the engine can be asked."""
-    site = sites.open()
+    site = sites.open(docker_host=proxy.host)
     handles = launch_waiting(site, 3)
-    with sites.engine.without_socket():
-        let_go(handles[:1])
-        handles[1].terminate(grace=0)
-        with pytest.raises(LaunchRefused, match="cannot be reached"):
-            site.launch(sh("true"))
-        time.sleep(3)
-        assert not handles[1].done()
-    assert handles[0].wait(DEADLINE).exit_code == 10
-    assert end_of(handles[1].wait(DEADLINE))[:3] == ("ABORTED", "Aborted", 9)
-    assert not handles[2].done()
-    let_go(handles)
-    assert handles[2].wait(DEADLINE).exit_code == 12
-    assert len(site.jobs()) == 3, "the refused launch left nothing"
+    proxy.close()
+    let_go(handles[:1])
+    handles[1].terminate(grace=0)
+    with pytest.raises(LaunchRefused, match="cannot be reached"):
+        site.launch(sh("true"))
+    time.sleep(3)
+    assert not handles[1].done()
+    again = Proxy(mortal[0].host, sites.folder)
+    try:
+        assert handles[0].wait(DEADLINE).exit_code == 10
+        assert end_of(handles[1].wait(DEADLINE))[:3] == ("ABORTED", "Aborted", 9)
+        assert not handles[2].done()
+        let_go(handles)
+        assert handles[2].wait(DEADLINE).exit_code == 12
+        assert len(site.jobs()) == 3, "the refused launch left nothing"
+    finally:
+        site.close()
+        again.close()
 
 
 def test_following_goes_on_after_the_engine_was_killed(sites: Sites):
@@ -380,7 +386,9 @@ def test_inputs_that_cannot_be_brought_behind_a_pull(sites: Sites, mortal, regis
 def test_one_container_that_cannot_be_looked_at(proxy: Proxy, sites: Sites):
     """It keeps no other job's end from being seen, and its own is seen as soon as it can be."""
     site = sites.open(docker_host=proxy.host)
-    other, broken = launch_waiting(site, 2)  # the engine lists the newest first
+    (other,) = launch_waiting(site, 1)
+    broken = site.launch(sh(f"{WAIT}126"))  # of which the event does not tell all
+    until((broken.job_dir / "ready").exists, "the job is ready")
     proxy.refuse(f"/{sites.container(broken)['Id']}/json")
     let_go([broken])
     until(lambda: not broken.status().reachable, "that it cannot be seen is told")
@@ -388,7 +396,21 @@ def test_one_container_that_cannot_be_looked_at(proxy: Proxy, sites: Sites):
     assert other.wait(DEADLINE).exit_code == 10
     assert broken.status().state is JobState.RUNNING
     proxy.refuse(None)
-    assert broken.wait(DEADLINE).exit_code == 11
+    assert broken.wait(DEADLINE).exit_code == 126
+
+
+def test_an_ordinary_end_needs_no_look(proxy: Proxy, sites: Sites):
+    """Its event tells all of it, also when."""
+    site = sites.open(docker_host=proxy.host)
+    (handle,) = launch_waiting(site, 1)
+    state = sites.container(handle)["State"]
+    proxy.refuse("/json")
+    before = time.time()
+    let_go([handle])
+    result = handle.wait(DEADLINE)
+    assert result.exit_code == 10
+    assert result.started_at == pytest.approx(datetime.fromisoformat(state["StartedAt"]).timestamp(), abs=5)
+    assert before - 1 < result.ended_at < time.time() + 1
 
 
 def test_a_kill_that_the_engine_fails_to_do(proxy: Proxy, sites: Sites):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from siteward import Reason, Result, ended
 
+_STOPPED = "siteward or the engine was stopped before it had a container"
+
 
 def old_files(directory: Path, seconds: float) -> set[str]:
     """Return the names in a folder, which need not be there, that have not changed for so long."""
@@ -23,14 +25,24 @@ def old_files(directory: Path, seconds: float) -> set[str]:
 
 
 class Absences:
-    """One small file for each launched job that has no container: it is being created, or could not be."""
+    """One small file for each launched job that has no container: it is being created, or could not be.
+
+    The file is empty until there is something to say.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def expect(self, name: str) -> None:
+        """Note that a job's container is about to be created."""
+        try:
+            (self._directory / name).touch(0o600)
+        except FileNotFoundError:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            (self._directory / name).touch(0o600)
+
     def note(self, name: str, reason: Reason, message: str) -> None:
-        """Write down, or write down anew, why a job has no container."""
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        """Write down why a job, which was expected, has no container."""
         draft = self._directory / f"{name}.draft"
         draft.write_text(json.dumps([reason.value, message]))
         os.replace(draft, self._directory / name)
@@ -41,8 +53,8 @@ class Absences:
             reason, message = json.loads((self._directory / name).read_text())
         except FileNotFoundError:
             return None
-        except ValueError:  # the machine lost power in the middle of writing it
-            return ended(reason=Reason.LAUNCH_FAILED, message="its container was never created")
+        except ValueError:  # nothing was written, or not all of it when the machine lost power
+            return ended(reason=Reason.LAUNCH_FAILED, message=_STOPPED)
         return ended(reason=Reason(reason), message=message)
 
     def older_than(self, seconds: float) -> set[str]:

@@ -21,7 +21,6 @@ from siteward import (
     OptionsRefused,
     Problem,
     Publish,
-    Reason,
     Unreachable,
     hand_over,
     hookimpl,
@@ -31,7 +30,8 @@ from siteward import (
 )
 from siteward_docker import build, options
 from siteward_docker.absent import Absences
-from siteward_docker.client import Conflict, Engine, Missing, NotSent, host_config
+from siteward_docker.client import Engine, host_config
+from siteward_docker.errors import Conflict, Missing, NotSent
 from siteward_docker.logs import read_logs
 from siteward_docker.news import News
 from siteward_docker.ownership import user_of
@@ -105,8 +105,7 @@ class Backend:
         name = ref.data["name"]
         try:
             body = self._body(request, name)
-            words = "siteward or the engine was stopped before it had a container"
-            self._absences.note(name, Reason.LAUNCH_FAILED, words)
+            self._absences.expect(name)
             self._news.expect(ref)
             container = self._starts.create(ref, body)
         except Unreachable as error:

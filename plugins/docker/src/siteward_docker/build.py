@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _GPUS_SEEN = "NVIDIA_VISIBLE_DEVICES"
 _LOG_CONFIG = {"Type": "local", "Config": {"max-size": "64m", "max-file": "3"}}
 
 
+@lru_cache(1024)
 def container_name(owner: str, site: str, job_id: str, attempt: int) -> str:
     """Return the name of a job's container: the same for the same job, another for any other, at most 63 characters."""
     digest = hashlib.sha256("\0".join((owner, site, job_id, str(attempt))).encode("utf-8", "surrogatepass"))

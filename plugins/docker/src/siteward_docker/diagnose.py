@@ -60,6 +60,16 @@ def finished(result: Result) -> JobStatus:
     return JobStatus(state=result.state, result=result)
 
 
+def is_whole_story(code: str) -> bool:
+    """Whether an exit code, as an event tells it, says all of an end: of some only the container knows the reason."""
+    return code.isdecimal() and int(code) not in (*COMMAND_CODES, KILLED)
+
+
+def exited(code: int, started_at: float, ended_at: float) -> JobStatus:
+    """Return the status of a job of which all is known from events; times are in seconds since the epoch."""
+    return finished(ended(exit_code=code, started_at=started_at, ended_at=ended_at))
+
+
 def removed() -> JobStatus:
     """Return the status of a job whose container is gone."""
     words = "its container was removed by somebody else, and its result with it"

@@ -11,7 +11,8 @@ from siteward import BackendError, JobRef, JobState, JobStatus, Later, Publish
 from siteward_docker import diagnose
 from siteward_docker.absent import Absences
 from siteward_docker.build import Place, container_of, is_same_job
-from siteward_docker.client import Conflict, Engine, Missing
+from siteward_docker.client import Engine
+from siteward_docker.errors import Conflict, Missing
 
 _LAST_LINES = 5
 # An engine may tell of a lack of memory after the end that came of it, and forget it in what it keeps.
@@ -46,6 +47,7 @@ class News:
         self._publisher: Publish | None = None
         self._known: dict[str, JobRef] = {}
         self._ended: set[str] = set()
+        self._started: dict[str, float] = {}
         self._short_of_memory: set[str] = set()
         self._unseen: set[str] = set()
 
@@ -72,8 +74,7 @@ class News:
             if not is_same_job(found["Config"].get("Labels"), self._place.labels(ref.job_id, ref.attempt)):
                 raise Missing(f"container {name} is of another job")
         except Missing:
-            result = self._absences.end_of(name)
-            return diagnose.removed() if result is None else diagnose.finished(result)
+            return self._without_container(name)
         state = found["State"]
         if state["Status"] == "created" and self._is_stopped(name):
             return diagnose.NEVER_STARTED
@@ -81,6 +82,10 @@ class News:
             state = {**state, "OOMKilled": True}
         output = self._last_output(ref) if state.get("ExitCode") in diagnose.COMMAND_CODES else b""
         return diagnose.status_of(state, output)
+
+    def _without_container(self, name: str) -> JobStatus:
+        result = self._absences.end_of(name)
+        return diagnose.removed() if result is None else diagnose.finished(result)
 
     def _last_output(self, ref: JobRef) -> bytes:
         with suppress(Missing, Conflict):
@@ -154,20 +159,33 @@ class News:
         if ref is None:
             return
         match event["Action"]:
-            case "start" | "unpause":
+            case "start":
+                self._started[actor["ID"]] = _seconds(event)
+                self.publish(ref, diagnose.RUNNING)
+            case "unpause":
                 self.publish(ref, diagnose.RUNNING)
             case "pause":
                 self.publish(ref, diagnose.PAUSED)
             case "oom":
                 self._short_of_memory.add(actor["ID"])
-            case "die" if labels.get("exitCode") == str(diagnose.KILLED):
-                self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_surely(ref))
             case "die":
-                self._tell_surely(ref)
+                self._on_end(ref, actor["ID"], labels.get("exitCode", ""), _seconds(event))
             case "destroy":
-                self._tell_surely(ref)
-                self._ended.discard(ref.data["name"])
+                name = ref.data["name"]
+                self.publish(ref, self._waiting(name) or self._without_container(name))
+                self._ended.discard(name)
+                self._started.pop(actor["ID"], None)
                 self._short_of_memory.discard(actor["ID"])
+
+    def _on_end(self, ref: JobRef, container: str, code: str, ended_at: float) -> None:
+        """Tell of an end; what the event alone cannot tell, the container is asked for."""
+        started_at = self._started.pop(container, None)
+        if code == str(diagnose.KILLED):
+            self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_surely(ref))
+        elif started_at is None or container in self._short_of_memory or not diagnose.is_whole_story(code):
+            self._tell_surely(ref)
+        else:
+            self.publish(ref, diagnose.exited(int(code), started_at, ended_at))
 
     def on_list(self, listed: Iterable[JobRef]) -> None:
         """After each connecting, look at every container there is, and for those that should be there."""
@@ -178,6 +196,12 @@ class News:
                 self._engine.version()  # or it is the engine that is away
 
     def on_outage(self, error: Exception) -> None:
-        """Tell that no job can be seen just now."""
+        """Tell that no job can be seen just now; what is known of starts may be no longer true."""
+        self._started.clear()
         for ref in self.known():
             self.publish(ref, JobStatus(state=JobState.PENDING, reachable=False, message=str(error)))
+
+
+def _seconds(event: Mapping[str, Any]) -> float:
+    """Return an event's time, in seconds since the epoch."""
+    return int(event["timeNano"]) / 1e9

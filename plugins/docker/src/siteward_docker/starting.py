@@ -15,8 +15,9 @@ from attrs import define
 from siteward import JobRef, JobState, JobStatus, LaunchRefused, Reason, Unreachable
 from siteward_docker.absent import Absences
 from siteward_docker.build import container_of, is_same_job
-from siteward_docker.client import Conflict, Engine, Missing
+from siteward_docker.client import Engine
 from siteward_docker.diagnose import is_for_good
+from siteward_docker.errors import Conflict, Missing
 from siteward_docker.stopping import Stops
 
 _PULLS_AT_ONCE = 2

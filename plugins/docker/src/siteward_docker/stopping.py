@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 
 from siteward import BackendError, JobRef, Later
 from siteward_docker.build import container_of
-from siteward_docker.client import Conflict, Engine, Missing
+from siteward_docker.client import Engine
+from siteward_docker.errors import Conflict, Missing
 
 _AGAIN = 1.0
 

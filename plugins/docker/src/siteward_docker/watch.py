@@ -9,7 +9,8 @@ from logging import Logger
 from typing import Any
 
 from siteward import Unreachable
-from siteward_docker.client import Engine, NewsStream
+from siteward_docker.client import Engine
+from siteward_docker.streams import NewsStream
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _LAST_WORD = 10.0
