@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from siteward import BackendError, JobState, JobStatus, Reason, SitewardError, Unreachable, ended
+from siteward import BackendError, JobState, JobStatus, Reason, SitewardError, StoreError, Unreachable, ended
 from siteward.store import Phase
 
 from .fake import job, until
@@ -455,6 +455,59 @@ def test_a_removal_that_fails_is_tried_again(places, monkeypatch):
     until(lambda: place.platform.get("a") is None, what="the platform forgets the job")
     until(lambda: site.row("a").phase is Phase.REMOVED, what="that is stored")
     assert place.control.count("remove") == 4
+
+
+def test_removals_that_fail_keep_nothing_else_waiting(places, monkeypatch):
+    """They are tried one after the other, and where the platform is away, with one job each time."""
+    monkeypatch.setattr("siteward.removing._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("siteward.removing._LONGEST_PAUSE", 0.01)
+    place = places("watch", "list", "remove")
+    tried, at_once, most, away = [], threading.Semaphore(1), [], [True]
+
+    def remove(ref):
+        if threading.current_thread().name == "siteward-step":
+            most.append(at_once.acquire(blocking=False))
+            tried.append(ref.job_id)
+            at_once.release()
+        if away:
+            raise Unreachable("the platform is away")
+
+    place.control.faults["remove"] = remove
+    site = place.site()
+    handles = [site.launch(job(id=name)) for name in "abcdef"]
+    for handle in handles:
+        place.end(handle.job_id, exit_code=0)
+        handle.wait(20)
+    until(lambda: len(tried) > 10, what="it is tried again")
+    assert all(most)
+    away.clear()
+    until(lambda: not place.platform.jobs(), what="the platform forgets all jobs")
+
+
+def test_a_removal_is_tried_again_though_the_store_was_away(places, monkeypatch):
+    """A disk that is full for a moment ends nothing."""
+    monkeypatch.setattr("siteward.removing._FIRST_PAUSE", 0.01)
+    place = places("watch", "list", "remove")
+    site = place.site()
+    store, faults = site._parts.store, [StoreError("disk full"), StoreError("disk full")]
+    read = store.get
+
+    def get(job_id):
+        if threading.current_thread().name == "siteward-step" and faults:
+            raise faults.pop()
+        return read(job_id)
+
+    def away(ref):
+        if faults:
+            raise Unreachable("the platform is away")
+
+    monkeypatch.setattr(store, "get", get)
+    place.control.faults["remove"] = away
+    handle = site.launch(job(id="a"))
+    place.end("a", exit_code=0)
+    handle.wait(20)
+    until(lambda: not place.platform.jobs(), what="the platform forgets the job")
+    assert not faults
 
 
 @pytest.mark.parametrize("features", [("watch", "remove"), ("watch", "remove", "collect")], ids=["quick", "slow"])

@@ -65,3 +65,11 @@ def test_closing_waits_no_longer_than_it_may(later: Later):
     assert began.wait(DEADLINE)
     later.close(wait=0)
     go_on.set()
+
+
+def test_a_time_that_never_comes(later: Later):
+    """Nobody waits for it, and all others are called: how long is to be waited, a job's file may have said."""
+    for seconds in (1e12, 0, 0):
+        done = threading.Event()
+        later.call(seconds, done.set)
+        assert seconds or done.wait(DEADLINE)

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from siteward import StoreError
-from siteward.loop import Loop, wake
+from siteward.loop import Loop, pause_after, wake
 
 from .fake import Child, until
 
@@ -167,3 +167,8 @@ def test_a_child_of_a_fork_is_not_the_driver(tmp_path):
         until(lambda: not wake(tmp_path, "copy"), what="the child closing its copy")
         (tmp_path / "leave").touch()
         assert child.wait() == 0
+
+
+def test_pauses_grow_up_to_the_longest():
+    """However often it is tried: an outage may last for months."""
+    assert [pause_after(tries, 0.25, 30) for tries in (0, 1, 2, 7, 5_000)] == [0.25, 0.5, 1.0, 30, 30]

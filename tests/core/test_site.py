@@ -8,6 +8,7 @@ import pytest
 
 from siteward import (
     BackendError,
+    DuplicateJob,
     FileError,
     JobState,
     Plugins,
@@ -17,6 +18,7 @@ from siteward import (
     SitewardError,
     StoreError,
     UnknownJob,
+    Unreachable,
 )
 from siteward.statedir import OwnerLock
 from siteward.store import Phase
@@ -293,6 +295,25 @@ def test_gc_never_takes_a_job_that_is_not_done(place):
     place.end("a")
     assert handle.wait(20).state is JobState.SUCCEEDED
     assert garbage(site.gc()) == [("job", "a")]
+
+
+def test_gc_keeps_a_job_that_its_platform_does_not_forget(places):
+    """Or nobody would know any more what is left there, and another job could have its id."""
+    place, away = places("watch", "list", "remove"), [True]
+
+    def remove(ref):
+        if away:
+            raise Unreachable("the platform is away")
+
+    place.control.faults["remove"] = remove
+    site = place.site(keep={"jobs": 0, "days": 0})
+    finish(place, site, "a")
+    assert site.gc() == []
+    with pytest.raises(DuplicateJob):
+        site.launch(job(id="a"))
+    away.clear()
+    assert garbage(site.gc()) == [("job", "a")]
+    assert place.platform.jobs() == []
 
 
 def test_gc_removes_folders_of_no_job(place):

@@ -23,7 +23,7 @@ from siteward.ends import JobState, Reason, Result, ended
 from siteward.errors import SitewardError, StoreError
 from siteward.finishing import Closing, Finisher
 from siteward.launcher import Launcher
-from siteward.loop import Loop, wake
+from siteward.loop import Loop, pause_after, wake
 from siteward.pool import Pool
 from siteward.removing import Remover
 from siteward.request import JobRef, JobStatus
@@ -38,10 +38,6 @@ _QUICK_END = 60.0
 
 def _unexpected(error: Exception) -> bool:
     return not isinstance(error, SitewardError)
-
-
-def _pause(tries: int) -> float:
-    return min(_FIRST_PAUSE * 2.0**tries, _LONGEST_PAUSE)
 
 
 class Driver:
@@ -248,7 +244,8 @@ class Driver:
             self._tell(tracked, evolve(result, message=f"{result.message} (not stored at the site: {error})"))
             if isinstance(error, StoreError):
                 tracked.finish_tries += 1
-                self.loop.call_later(_pause(tracked.finish_tries), lambda: self.submit(self._finish, tracked, result))
+                pause = pause_after(tracked.finish_tries, _FIRST_PAUSE, _LONGEST_PAUSE)
+                self.loop.call_later(pause, lambda: self.submit(self._finish, tracked, result))
                 return
             self._leave(tracked)
             return
@@ -322,7 +319,8 @@ class Driver:
         except Exception as error:
             tracked.stop_tries += 1
             self.log.warning("job %s: cannot be terminated yet: %s", tracked.job_id, error)
-            self.loop.call_later(_pause(tracked.stop_tries), lambda: self.submit(self._terminate, tracked))
+            pause = pause_after(tracked.stop_tries, _FIRST_PAUSE, _LONGEST_PAUSE)
+            self.loop.call_later(pause, lambda: self.submit(self._terminate, tracked))
 
     def _serve_requests(self) -> None:
         try:

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from logging import Logger
 
+# A wait may not be longer than some 290 years, and whoever asks for one need not mean it well.
+_LONGEST_SLEEP = 86400.0
+
 
 class Later:
     """Runs functions after a while. Its thread, called ``name``, is there from the first call to :meth:`close`.
@@ -49,7 +52,7 @@ class Later:
                 left = self._calls[0][0] - time.monotonic() if self._calls else None
                 if left is not None and left <= 0:
                     return heapq.heappop(self._calls)[2]
-                self._changed.wait(left)
+                self._changed.wait(None if left is None else min(left, _LONGEST_SLEEP))
         return None
 
     def close(self, wait: float | None = None) -> None:

@@ -126,6 +126,11 @@ class Loop:
             self._log.exception("a driver's step failed")
 
 
+def pause_after(tries: int, first: float, longest: float) -> float:
+    """Return the seconds to wait after so many tries: twice as long each time, from ``first`` up to ``longest``."""
+    return min(first * 2.0 ** min(tries, 64), longest)
+
+
 _running: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 

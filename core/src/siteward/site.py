@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -235,25 +235,39 @@ class Site:
 
         Orphans are jobs on a platform that the store does not know; those that run are ended only with ``running``.
         """
-        garbage = self._old_jobs()
-        for each in garbage:
+        garbage = []
+        for row, reason in self._old_jobs():
             if not dry_run:
-                self._parts.store.delete([each.job_id])
-                remove_tree(self._parts.job_folder(each.job_id))
+                if not self._is_off_its_platform(row):
+                    continue
+                self._parts.store.delete([row.job_id])
+                remove_tree(self._parts.job_folder(row.job_id))
+            garbage.append(Garbage(kind="job", job_id=row.job_id, reason=reason))
         garbage += self._folders_of_no_job(dry_run=dry_run)
         return garbage + self._orphans(dry_run=dry_run, running=running)
 
-    def _old_jobs(self) -> list[Garbage]:
+    def _old_jobs(self) -> Iterator[tuple[JobRow, str]]:
+        """Yield the jobs that retention no longer holds, and why."""
         done = self._parts.store.rows((Phase.REPORTED, Phase.REMOVED))
         keep, oldest = self._parts.file.keep, time.time() - self._parts.file.keep.days * 86400
         surplus = len(done) - keep.jobs
-        garbage = []
         for index, row in enumerate(done):
             if index < surplus:
-                garbage.append(Garbage(kind="job", job_id=row.job_id, reason=f"more than {keep.jobs} ended jobs"))
+                yield row, f"more than {keep.jobs} ended jobs"
             elif (row.ended_at or row.created_at) < oldest:
-                garbage.append(Garbage(kind="job", job_id=row.job_id, reason=f"ended more than {keep.days:g} days ago"))
-        return garbage
+                yield row, f"ended more than {keep.days:g} days ago"
+
+    def _is_off_its_platform(self, row: JobRow) -> bool:
+        """Have the platform forget an ended job if it has not; False when that cannot be done now: the job stays."""
+        launcher = self._parts.launchers.get(row.backend)
+        if row.phase is Phase.REMOVED or row.ref is None or launcher is None:
+            return True
+        try:
+            launcher.remove(row.ref)
+        except Exception as error:
+            self._parts.log.warning("job %s stays: it cannot be removed from its platform now: %s", row.job_id, error)
+            return False
+        return True
 
     def _folders_of_no_job(self, *, dry_run: bool) -> list[Garbage]:
         known = {row.job_id for row in self._parts.store.rows()}
