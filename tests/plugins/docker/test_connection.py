@@ -130,9 +130,10 @@ def test_connections_are_used_again(scripted: Scripted, open_engine):
     assert scripted.connections <= 2
 
 
-def test_a_stream_that_is_closed_meanwhile(scripted: Scripted, open_engine):
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["", "the last of its connection"])
+def test_a_stream_that_is_closed_meanwhile(scripted: Scripted, open_engine, more: bytes):
     """Whoever reads, in another thread, is not left waiting."""
-    scripted.says = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{}\n\n\r\n"
+    scripted.says = b"HTTP/1.1 200 OK\r\n%sTransfer-Encoding: chunked\r\n\r\n4\r\n{}\n\n\r\n" % more
     stream = open_engine(scripted.host).events("x")
     first = threading.Event()
 

@@ -246,3 +246,10 @@ def test_following_starts_before_the_job_and_ends_with_it(site: Site):
     """All of the output, in order, without the engine's timestamps."""
     handle = site.launch(sh("for i in 1 2 3; do echo $i; sleep 0.2; done; printf end >&2"))
     assert list(handle.logs(follow=True)) == [b"1\n", b"2\n", b"3\n", b"end"]
+
+
+def test_a_label_that_looks_like_an_exit_code(sites: Sites):
+    """The engine's events have labels beside what they tell, and one of that name in the code's place."""
+    site = sites.open(labels={"exitCode": "0"})
+    result = site.launch(sh("exit 9")).wait(DEADLINE)
+    assert (result.state, result.exit_code) == (JobState.FAILED, 9)

@@ -98,6 +98,7 @@ HALF_TOLD = {
     "it was not found": [event("start", 1), event("die", 2, exitCode="127")],
     "it was not executable": [event("start", 1), event("die", 2, exitCode="126")],
     "it was killed": [event("start", 1), event("die", 2, exitCode="137")],
+    "a label looks like its code": [event("start", 1, exitCode="0"), event("die", 2, exitCode="0")],
     "it ended before it began": [event("die", 2, exitCode="0"), event("start", 1)],
 }
 

@@ -36,10 +36,10 @@ class Absences:
     def expect(self, name: str) -> None:
         """Note that a job's container is about to be created."""
         try:
-            (self._directory / name).touch(0o600)
+            (self._directory / name).write_bytes(b"")
         except FileNotFoundError:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            (self._directory / name).touch(0o600)
+            (self._directory / name).write_bytes(b"")
 
     def note(self, name: str, reason: Reason, message: str) -> None:
         """Write down why a job, which was expected, has no container."""

@@ -47,7 +47,7 @@ class News:
         self._publisher: Publish | None = None
         self._known: dict[str, JobRef] = {}
         self._ended: set[str] = set()
-        self._started: dict[str, float] = {}
+        self._started: dict[str, float | None] = {}
         self._short_of_memory: set[str] = set()
         self._unseen: set[str] = set()
 
@@ -160,7 +160,8 @@ class News:
             return
         match event["Action"]:
             case "start":
-                self._started[actor["ID"]] = _seconds(event)
+                # A label of that name takes the code's place in the news of the end.
+                self._started[actor["ID"]] = None if "exitCode" in labels else _seconds(event)
                 self.publish(ref, diagnose.RUNNING)
             case "unpause":
                 self.publish(ref, diagnose.RUNNING)
@@ -179,13 +180,14 @@ class News:
 
     def _on_end(self, ref: JobRef, container: str, code: str, ended_at: float) -> None:
         """Tell of an end; what the event alone cannot tell, the container is asked for."""
+        is_hidden = self._started.get(container, ended_at) is None
         started_at = self._started.pop(container, None)
-        if code == str(diagnose.KILLED):
+        if code == str(diagnose.KILLED) or is_hidden:
             self._later.call(_LAST_NEWS_WITHIN, lambda: self._tell_surely(ref))
         elif started_at is None or container in self._short_of_memory or not diagnose.is_whole_story(code):
             self._tell_surely(ref)
         else:
-            self.publish(ref, diagnose.exited(int(code), started_at, ended_at))
+            self.publish(ref, self._waiting(ref.data["name"]) or diagnose.exited(int(code), started_at, ended_at))
 
     def on_list(self, listed: Iterable[JobRef]) -> None:
         """After each connecting, look at every container there is, and for those that should be there."""

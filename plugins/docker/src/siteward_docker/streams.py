@@ -43,9 +43,18 @@ class Stream:
 
     def close(self) -> None:
         """Stop: whoever reads, in any thread, sees the stream's end, or Unreachable."""
-        sock = getattr(self._response.connection, "sock", None)
+        sock = _socket_of(self._response)
         if sock is not None:
             _hang_up(sock)
+
+
+def _socket_of(response: Any) -> socket.socket | None:
+    """Return what an answer is read from: its connection has let go of it if this is to be the last answer."""
+    sock: socket.socket | None = getattr(response.connection, "sock", None)
+    if sock is None:
+        file = getattr(getattr(response, "_fp", None), "fp", None)
+        sock = getattr(getattr(file, "raw", None), "_sock", None)
+    return sock
 
 
 def _hang_up(sock: socket.socket) -> None:

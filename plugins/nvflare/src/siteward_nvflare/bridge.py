@@ -45,13 +45,13 @@ class _Reserved:
     job_id: str
     siteward_id: str
     reservation: Reservation | None
-    since: float
+    until: float
 
-    @property
-    def expires_at(self) -> float:
-        """When it is void: as its manager says, else as FLARE's own would be."""
-        expires_at = None if self.reservation is None else self.reservation.expires_at
-        return self.since + RESERVED_FOR if expires_at is None else expires_at
+
+def _until(reservation: Reservation | None) -> float:
+    """Return when a reservation is void, by the monotonic clock: as its manager says, else as FLARE's own would be."""
+    expires_at = None if reservation is None else reservation.expires_at
+    return time.monotonic() + (RESERVED_FOR if expires_at is None else expires_at - time.time())
 
 
 class Bridge:
@@ -79,15 +79,16 @@ class Bridge:
         token = uuid4().hex
         with self._lock:
             self._reserved[token] = _Reserved(
-                job_id=job_id, siteward_id=siteward_id, reservation=reservation, since=time.time()
+                job_id=job_id, siteward_id=siteward_id, reservation=reservation, until=_until(reservation)
             )
         return token
 
     def _forget_old(self) -> None:
         """Give back what a server has asked for and, gone meanwhile perhaps, neither used nor cancelled."""
-        now = time.time()
+        now = time.monotonic()
         with self._lock:
-            old = [token for token, each in self._reserved.items() if each.expires_at < now]
+            kept = set(self._allocated.values())
+            old = [token for token, each in self._reserved.items() if each.until < now and token not in kept]
         for token in old:
             self.give_back(token)
 
