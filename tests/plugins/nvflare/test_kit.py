@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from siteward_nvflare.cli import main
-from siteward_nvflare.kit import KitError, find_kit
+from siteward_nvflare.kit import Kit, KitError, find_kit
 
 SITE = "name: site-1\nbackends: {process: {}}\ndefault_backend: process\nstate_dir: state\n"
 LAUNCHER = {"id": "process_launcher", "path": "nvflare.x.ClientProcessJobLauncher", "args": {}}
@@ -67,11 +67,12 @@ def test_installing_replaces_launcher_and_resource_manager(kit):
 def test_a_server_gets_a_server_s_launcher(kit):
     """It has no resource manager; its other components stay."""
     (kit / "startup" / "fed_client.json").rename(kit / "startup" / "fed_server.json")
-    install(kit, "--shared", "slurm", "--shared", "process")
+    (kit.parent / "site.yaml").write_text(SITE.replace("{process: {}}", "{process: {}, docker: {}}"))
+    install(kit, "--shared", "docker", "--shared", "process")
     ours = components(kit, "siteward__p_resources.json")
     assert set(ours) == {"siteward_launcher"}
     assert ours["siteward_launcher"]["path"] == "siteward_nvflare.ServerSitewardLauncher"
-    assert ours["siteward_launcher"]["args"]["shared"] == ["slurm", "process"]
+    assert ours["siteward_launcher"]["args"]["shared"] == ["docker", "process"]
     assert "resource_manager" in components(kit)
 
 
@@ -128,6 +129,40 @@ def test_what_is_no_kit_is_refused(kit, tmp_path):
     assert contents(kit).keys() == before.keys()
 
 
+# What is changed in a good site file, what else is said to `install`, and the words that it answers.
+REFUSED = {
+    "a misspelled option": ("{process: {inherit_en: []}}", (), "did you mean 'inherit_env'?"),
+    "an option's wrong value": ("{process: {inherit_env: 3}}", (), "backends.process.inherit_env: expected"),
+    "a backend that is not installed": ("{process: {}, slurmx: {}}", (), "slurmx"),
+    "pods without FLARE's workspace": ("{process: {}, k8s: {job_directory: none}}", (), "Set it to transfer or pvc"),
+    "a shared backend that is none": (
+        "{process: {}, docker: {}}",
+        ("--shared", "process", "--shared", "dcoker"),
+        "--shared dcoker: no such backend in the site file, which has process, docker; did you mean 'docker'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_installing_refuses_what_check_would_fail_on(kit, case):
+    """The mistake is told before anything is written."""
+    backends, more, words = REFUSED[case]
+    site = kit.parent / "site.yaml"
+    site.write_text(SITE.replace("{process: {}}", backends))
+    before = contents(kit)
+    said = run("install", kit, "--site", site, *more, code=2)
+    assert words in said
+    assert str(site) in said
+    assert contents(kit) == before
+
+
+def test_another_account_s_kit_leaves_the_state_to_that_account(kit, monkeypatch):
+    """What root installs must not make a state directory that the account of FLARE's site cannot use."""
+    monkeypatch.setattr(Kit, "ours", False)
+    install(kit)
+    assert not (kit.parent / "state").exists()
+
+
 def test_checking_a_kit(kit):
     """One launcher, a site that can be opened: all is well; each lack is told with what to do."""
     assert "install" in run("check", kit, code=1)
@@ -168,13 +203,14 @@ ADDRESSES = {
 def test_pods_have_to_find_the_parent(kit, case):
     """FLARE's own address for jobs is localhost, and a pod is another host."""
     more, host, words = ADDRESSES[case]
-    backends = f"backends: {{k8s: {{kubeconfig: kubeconfig, default_image: x{more}}}}}\ndefault_backend: k8s\n"
-    (kit.parent / "site.yaml").write_text(f"name: site-1\nstate_dir: state\n{backends}")
+    site = "name: site-1\nstate_dir: state\nbackends: {k8s: {kubeconfig: kubeconfig, default_image: x}}\n"
+    (kit.parent / "site.yaml").write_text(site + "default_backend: k8s\n")
     (kit.parent / "kubeconfig").write_text(KUBECONFIG)
     (kit.parent / "pod.yaml").write_text("spec: {hostNetwork: true}")
     if host is not None:
         internal = {"scheme": "tcp", "resources": {"host": host, "port": 8102, "connection_security": "mtls"}}
         (kit / "local" / "comm_config.json").write_text(json.dumps({"internal": internal}))
     install(kit)
+    (kit.parent / "site.yaml").write_text(site.replace(": x", f": x{more}") + "default_backend: k8s\n")
     said = run("check", kit, code=1)
     assert [each for each in (LOST, FOUND, NOTHING) if each in said] == [words] * (words is not None)

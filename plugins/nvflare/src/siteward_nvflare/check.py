@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from siteward import Finding, Site, SiteFile, SitewardError
 from siteward_nvflare.kit import OURS, Kit, KitError, read_components, resources_file
@@ -28,6 +32,40 @@ def check_kit(kit: Kit) -> list[Finding]:
     if site_file is not None:
         findings += _check_site(kit, site_file)
     return findings
+
+
+def require_site(kit: Kit, path: Path, shared: tuple[str, ...] = ()) -> None:
+    """Raise SitewardError or KitError, with every mistake, when a site file is none for a kit; platforms are not asked.
+
+    The site is opened as FLARE's would be; in another account's kit its state directory is left to that account.
+    """
+    file = SiteFile.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        if not kit.ours:
+            file = attrs.evolve(file, state_dir=folder)
+        with Site(file, adopt=False):
+            pass
+    failed = [f"{each.subject}: {in_words(each)}" for each in _check_file(file) if each.level == "fail"]
+    mistakes = [*failed, *(f"--shared {name}: {_no_backend(file, name)}" for name in _unknown(file, shared))]
+    if mistakes:
+        raise KitError("\n".join(f"{path}: {each}" for each in mistakes))
+
+
+def in_words(finding: Finding) -> str:
+    """Return a finding's message and what to do, as sentences."""
+    if not finding.remedy:
+        return finding.message
+    return f"{finding.message}{'' if finding.message.endswith(('.', '?')) else '.'} {finding.remedy}"
+
+
+def _unknown(file: SiteFile, shared: Iterable[str]) -> list[str]:
+    return [name for name in shared if name not in file.backends]
+
+
+def _no_backend(file: SiteFile, name: str) -> str:
+    near = difflib.get_close_matches(name, file.backends, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no such backend in the site file, which has {', '.join(file.backends)}{hint}"
 
 
 def _check_flare() -> Iterator[Finding]:

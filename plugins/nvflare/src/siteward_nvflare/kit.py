@@ -39,6 +39,11 @@ class Kit:
         return self.folder / "local"
 
     @property
+    def ours(self) -> bool:
+        """Whether it belongs to this account; FLARE's site runs as another one otherwise."""
+        return self.local.stat().st_uid == os.geteuid()
+
+    @property
     def installed(self) -> bool:
         """Whether the bridge is in it."""
         return (self.local / RECORD).exists()
