@@ -1,6 +1,7 @@
 """Into a kit and out of it again."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -110,6 +111,59 @@ def test_edits_made_meanwhile_stay(kit):
         "new",
     ]
     assert not list((kit / "local").glob("*siteward*"))
+
+
+# What siteward.json holds (None: it is lost), and what is said of it.
+BROKEN = {
+    "lost": (None, "siteward__p_resources.json is there without siteward.json"),
+    "garbage": ("{", "siteward.json cannot be read"),
+    "not of this world's letters": (b"\xff", "siteward.json cannot be read"),
+    "something else": ("[1]", "siteward.json is not what siteward-nvflare has written"),
+    "half of it": ('{"installed": "", "had_resources_json": true, "removed": [{}]}', "siteward.json is not what"),
+}
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_kit_that_cannot_be_taken_back_is_told_with_what_to_do(kit, case, own):
+    """Every command says the same of it and writes nothing; done by hand, FLARE's launcher is back."""
+    text, words = BROKEN[case]
+    local = kit / "local"
+    if own:
+        (local / "resources.json").write_text((local / "resources.json.default").read_text() + "\n")
+    before = components(kit, "resources.json.default")
+    install(kit)
+    if text is None:
+        (local / "siteward.json").unlink()
+    else:
+        (local / "siteward.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    broken = contents(kit)
+    whole = "resources.json.before-siteward" if own else "resources.json.default"
+    rest = ["siteward__p_resources.json"] + ["siteward.json"] * (text is not None)
+    rest += ["resources.json.before-siteward"] * own
+    for command, code in (("check", 1), ("uninstall", 2), ("install", 2)):
+        more = ("--site", kit.parent / "site.yaml") if command == "install" else ()
+        said = run(command, kit, *more, code=code)
+        assert words in said
+        assert f"In {local}: copy {whole} to resources.json, then remove {' and '.join(rest)};" in said
+    assert contents(kit) == broken
+    shutil.copy(local / whole, local / "resources.json")
+    for name in rest:
+        (local / name).unlink()
+    assert components(kit) == before
+    install(kit)
+    run("uninstall", kit)
+    assert components(kit) == before
+
+
+def test_uninstalling_names_a_resources_file_that_cannot_be_read(kit):
+    """What somebody has broken meanwhile is not put together again by guessing."""
+    install(kit)
+    for content in (b"{", b"\xff"):
+        (kit / "local" / "resources.json").write_bytes(content)
+        broken = contents(kit)
+        assert f"{kit / 'local' / 'resources.json'} cannot be read" in run("uninstall", kit, code=2)
+        assert contents(kit) == broken
 
 
 def test_what_is_no_kit_is_refused(kit, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from siteward import Finding, Site, SiteFile, SitewardError
-from siteward_nvflare.kit import OURS, Kit, KitError, read_components, resources_file
+from siteward_nvflare.kit import OURS, Kit, KitError, read_components, read_record, resources_file
 
 # The names that FLARE's server lets a job use in launcher_spec.
 _MODES = ("process", "docker", "k8s", "slurm")
@@ -24,9 +24,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def check_kit(kit: Kit) -> list[Finding]:
     """Return what is to be said about a kit with the bridge in it."""
     findings = list(_check_flare())
-    if not kit.installed:
-        remedy = f"siteward-nvflare install {kit.folder} --site FILE"
-        return [*findings, Finding(level="fail", subject="kit", message="the bridge is not installed", remedy=remedy)]
+    try:
+        if read_record(kit) is None:
+            words, remedy = "the bridge is not installed", f"siteward-nvflare install {kit.folder} --site FILE"
+            return [*findings, Finding(level="fail", subject="kit", message=words, remedy=remedy)]
+    except KitError as error:
+        return [*findings, Finding(level="fail", subject="kit", message=str(error))]
     findings += _check_components(kit)
     site_file = _site_file(kit)
     if site_file is not None:

@@ -53,7 +53,7 @@ def uninstall_command(kit: Path) -> None:
     try:
         found = find_kit(kit)
         uninstall(found)
-    except (KitError, OSError, ValueError, KeyError) as error:
+    except (KitError, OSError) as error:
         _fail(error)
     click.echo(f"{found.folder}: FLARE launches its jobs again, once the site is restarted.")
 
