@@ -234,6 +234,34 @@ def test_checking_a_kit(kit):
     assert "2 launchers" in run("check", kit, code=1)
 
 
+# What a site file has become since installing, how check ends, and its words.
+CHANGED = {
+    "a misspelled option": (
+        "{process: {inherit_en: []}}",
+        1,
+        "did you mean 'inherit_env'? FLARE's site does not start",
+    ),
+    "a shared backend gone": (
+        "{process: {}}",
+        0,
+        "--shared docker: no such backend in the site file, which has process. ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_checking_after_the_site_file_was_changed(kit, case):
+    """Each mistake and what to do are sentences."""
+    backends, code, words = CHANGED[case]
+    site = kit.parent / "site.yaml"
+    site.write_text(SITE.replace("{process: {}}", "{process: {}, docker: {}}"))
+    install(kit, "--shared", "process", "--shared", "docker")
+    site.write_text(SITE.replace("{process: {}}", backends))
+    said = run("check", kit, code=code)
+    assert words in said
+    assert "?." not in said
+
+
 KUBECONFIG = """
 clusters: [{name: c, cluster: {server: "http://127.0.0.1:9"}}]
 users: [{name: u, user: {token: t}}]
@@ -268,3 +296,23 @@ def test_pods_have_to_find_the_parent(kit, case):
     (kit.parent / "site.yaml").write_text(site.replace(": x", f": x{more}") + "default_backend: k8s\n")
     said = run("check", kit, code=1)
     assert [each for each in (LOST, FOUND, NOTHING) if each in said] == [words] * (words is not None)
+
+
+IMAGE = "a job that names no image is refused, and most FLARE jobs name none. Set default_image in the k8s block"
+
+
+@pytest.mark.parametrize("image", ["", ", default_image: x"])
+def test_pods_need_an_image(kit, image):
+    """A default backend without one refuses most jobs: check warns of it."""
+    block = f"backends: {{k8s: {{kubeconfig: kubeconfig{image}}}}}\ndefault_backend: k8s\n"
+    (kit.parent / "site.yaml").write_text(f"name: site-1\nstate_dir: state\n{block}")
+    (kit.parent / "kubeconfig").write_text(KUBECONFIG)
+    install(kit)
+    assert (IMAGE in run("check", kit, code=1)) == (not image)
+
+
+def test_checking_reads_comm_config(kit):
+    """A broken one is told with its line, and nothing is guessed about where pods look for the parent."""
+    install(kit)
+    (kit / "local" / "comm_config.json").write_text('{\n"internal": ]\n}')
+    assert "comm_config.json: line 2, column 13: " in run("check", kit, code=1)
