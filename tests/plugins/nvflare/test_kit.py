@@ -1,12 +1,13 @@
 """Into a kit and out of it again."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from siteward_nvflare.cli import main
-from siteward_nvflare.kit import KitError, find_kit
+from siteward_nvflare.kit import Kit, KitError, find_kit
 
 SITE = "name: site-1\nbackends: {process: {}}\ndefault_backend: process\nstate_dir: state\n"
 LAUNCHER = {"id": "process_launcher", "path": "nvflare.x.ClientProcessJobLauncher", "args": {}}
@@ -67,11 +68,12 @@ def test_installing_replaces_launcher_and_resource_manager(kit):
 def test_a_server_gets_a_server_s_launcher(kit):
     """It has no resource manager; its other components stay."""
     (kit / "startup" / "fed_client.json").rename(kit / "startup" / "fed_server.json")
-    install(kit, "--shared", "slurm", "--shared", "process")
+    (kit.parent / "site.yaml").write_text(SITE.replace("{process: {}}", "{process: {}, docker: {}}"))
+    install(kit, "--shared", "docker", "--shared", "process")
     ours = components(kit, "siteward__p_resources.json")
     assert set(ours) == {"siteward_launcher"}
     assert ours["siteward_launcher"]["path"] == "siteward_nvflare.ServerSitewardLauncher"
-    assert ours["siteward_launcher"]["args"]["shared"] == ["slurm", "process"]
+    assert ours["siteward_launcher"]["args"]["shared"] == ["docker", "process"]
     assert "resource_manager" in components(kit)
 
 
@@ -111,6 +113,59 @@ def test_edits_made_meanwhile_stay(kit):
     assert not list((kit / "local").glob("*siteward*"))
 
 
+# What siteward.json holds (None: it is lost), and what is said of it.
+BROKEN = {
+    "lost": (None, "siteward__p_resources.json is there without siteward.json"),
+    "garbage": ("{", "siteward.json cannot be read"),
+    "not of this world's letters": (b"\xff", "siteward.json cannot be read"),
+    "something else": ("[1]", "siteward.json is not what siteward-nvflare has written"),
+    "half of it": ('{"installed": "", "had_resources_json": true, "removed": [{}]}', "siteward.json is not what"),
+}
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_kit_that_cannot_be_taken_back_is_told_with_what_to_do(kit, case, own):
+    """Every command says the same of it and writes nothing; done by hand, FLARE's launcher is back."""
+    text, words = BROKEN[case]
+    local = kit / "local"
+    if own:
+        (local / "resources.json").write_text((local / "resources.json.default").read_text() + "\n")
+    before = components(kit, "resources.json.default")
+    install(kit)
+    if text is None:
+        (local / "siteward.json").unlink()
+    else:
+        (local / "siteward.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    broken = contents(kit)
+    whole = "resources.json.before-siteward" if own else "resources.json.default"
+    rest = ["siteward__p_resources.json"] + ["siteward.json"] * (text is not None)
+    rest += ["resources.json.before-siteward"] * own
+    for command, code in (("check", 1), ("uninstall", 2), ("install", 2)):
+        more = ("--site", kit.parent / "site.yaml") if command == "install" else ()
+        said = run(command, kit, *more, code=code)
+        assert words in said
+        assert f"In {local}: copy {whole} to resources.json, then remove {' and '.join(rest)};" in said
+    assert contents(kit) == broken
+    shutil.copy(local / whole, local / "resources.json")
+    for name in rest:
+        (local / name).unlink()
+    assert components(kit) == before
+    install(kit)
+    run("uninstall", kit)
+    assert components(kit) == before
+
+
+def test_uninstalling_names_a_resources_file_that_cannot_be_read(kit):
+    """What somebody has broken meanwhile is not put together again by guessing."""
+    install(kit)
+    for content in (b"{", b"\xff"):
+        (kit / "local" / "resources.json").write_bytes(content)
+        broken = contents(kit)
+        assert f"{kit / 'local' / 'resources.json'} cannot be read" in run("uninstall", kit, code=2)
+        assert contents(kit) == broken
+
+
 def test_what_is_no_kit_is_refused(kit, tmp_path):
     """In words, and nothing is changed."""
     with pytest.raises(KitError, match="no startup kit"):
@@ -128,6 +183,40 @@ def test_what_is_no_kit_is_refused(kit, tmp_path):
     assert contents(kit).keys() == before.keys()
 
 
+# What is changed in a good site file, what else is said to `install`, and the words that it answers.
+REFUSED = {
+    "a misspelled option": ("{process: {inherit_en: []}}", (), "did you mean 'inherit_env'?"),
+    "an option's wrong value": ("{process: {inherit_env: 3}}", (), "backends.process.inherit_env: expected"),
+    "a backend that is not installed": ("{process: {}, slurmx: {}}", (), "slurmx"),
+    "pods without FLARE's workspace": ("{process: {}, k8s: {job_directory: none}}", (), "Set it to transfer or pvc"),
+    "a shared backend that is none": (
+        "{process: {}, docker: {}}",
+        ("--shared", "process", "--shared", "dcoker"),
+        "--shared dcoker: no such backend in the site file, which has process, docker; did you mean 'docker'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_installing_refuses_what_check_would_fail_on(kit, case):
+    """The mistake is told before anything is written."""
+    backends, more, words = REFUSED[case]
+    site = kit.parent / "site.yaml"
+    site.write_text(SITE.replace("{process: {}}", backends))
+    before = contents(kit)
+    said = run("install", kit, "--site", site, *more, code=2)
+    assert words in said
+    assert str(site) in said
+    assert contents(kit) == before
+
+
+def test_another_account_s_kit_leaves_the_state_to_that_account(kit, monkeypatch):
+    """What root installs must not make a state directory that the account of FLARE's site cannot use."""
+    monkeypatch.setattr(Kit, "ours", False)
+    install(kit)
+    assert not (kit.parent / "state").exists()
+
+
 def test_checking_a_kit(kit):
     """One launcher, a site that can be opened: all is well; each lack is told with what to do."""
     assert "install" in run("check", kit, code=1)
@@ -143,6 +232,34 @@ def test_checking_a_kit(kit):
     site.write_text(SITE)
     (kit / "local" / "resources.json").unlink()  # as `nvflare deploy prepare` does
     assert "2 launchers" in run("check", kit, code=1)
+
+
+# What a site file has become since installing, how check ends, and its words.
+CHANGED = {
+    "a misspelled option": (
+        "{process: {inherit_en: []}}",
+        1,
+        "did you mean 'inherit_env'? FLARE's site does not start",
+    ),
+    "a shared backend gone": (
+        "{process: {}}",
+        0,
+        "--shared docker: no such backend in the site file, which has process. ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_checking_after_the_site_file_was_changed(kit, case):
+    """Each mistake and what to do are sentences."""
+    backends, code, words = CHANGED[case]
+    site = kit.parent / "site.yaml"
+    site.write_text(SITE.replace("{process: {}}", "{process: {}, docker: {}}"))
+    install(kit, "--shared", "process", "--shared", "docker")
+    site.write_text(SITE.replace("{process: {}}", backends))
+    said = run("check", kit, code=code)
+    assert words in said
+    assert "?." not in said
 
 
 KUBECONFIG = """
@@ -168,13 +285,34 @@ ADDRESSES = {
 def test_pods_have_to_find_the_parent(kit, case):
     """FLARE's own address for jobs is localhost, and a pod is another host."""
     more, host, words = ADDRESSES[case]
-    backends = f"backends: {{k8s: {{kubeconfig: kubeconfig, default_image: x{more}}}}}\ndefault_backend: k8s\n"
-    (kit.parent / "site.yaml").write_text(f"name: site-1\nstate_dir: state\n{backends}")
+    site = "name: site-1\nstate_dir: state\nbackends: {k8s: {kubeconfig: kubeconfig, default_image: x}}\n"
+    (kit.parent / "site.yaml").write_text(site + "default_backend: k8s\n")
     (kit.parent / "kubeconfig").write_text(KUBECONFIG)
     (kit.parent / "pod.yaml").write_text("spec: {hostNetwork: true}")
     if host is not None:
         internal = {"scheme": "tcp", "resources": {"host": host, "port": 8102, "connection_security": "mtls"}}
         (kit / "local" / "comm_config.json").write_text(json.dumps({"internal": internal}))
     install(kit)
+    (kit.parent / "site.yaml").write_text(site.replace(": x", f": x{more}") + "default_backend: k8s\n")
     said = run("check", kit, code=1)
     assert [each for each in (LOST, FOUND, NOTHING) if each in said] == [words] * (words is not None)
+
+
+IMAGE = "a job that names no image is refused, and most FLARE jobs name none. Set default_image in the k8s block"
+
+
+@pytest.mark.parametrize("image", ["", ", default_image: x"])
+def test_pods_need_an_image(kit, image):
+    """A default backend without one refuses most jobs: check warns of it."""
+    block = f"backends: {{k8s: {{kubeconfig: kubeconfig{image}}}}}\ndefault_backend: k8s\n"
+    (kit.parent / "site.yaml").write_text(f"name: site-1\nstate_dir: state\n{block}")
+    (kit.parent / "kubeconfig").write_text(KUBECONFIG)
+    install(kit)
+    assert (IMAGE in run("check", kit, code=1)) == (not image)
+
+
+def test_checking_reads_comm_config(kit):
+    """A broken one is told with its line, and nothing is guessed about where pods look for the parent."""
+    install(kit)
+    (kit / "local" / "comm_config.json").write_text('{\n"internal": ]\n}')
+    assert "comm_config.json: line 2, column 13: " in run("check", kit, code=1)

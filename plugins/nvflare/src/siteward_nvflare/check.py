@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from siteward import Finding, Site, SiteFile, SitewardError
-from siteward_nvflare.kit import OURS, Kit, KitError, read_components, resources_file
+from siteward_nvflare.comm_config import check_comm_config
+from siteward_nvflare.kit import OURS, Kit, KitError, read_components, read_record, resources_file
 
 # The names that FLARE's server lets a job use in launcher_spec.
 _MODES = ("process", "docker", "k8s", "slurm")
+_WITH_IMAGE = ("docker", "k8s")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_kit(kit: Kit) -> list[Finding]:
     """Return what is to be said about a kit with the bridge in it."""
     findings = list(_check_flare())
-    if not kit.installed:
-        remedy = f"siteward-nvflare install {kit.folder} --site FILE"
-        return [*findings, Finding(level="fail", subject="kit", message="the bridge is not installed", remedy=remedy)]
+    try:
+        if read_record(kit) is None:
+            words, remedy = "the bridge is not installed", f"siteward-nvflare install {kit.folder} --site FILE"
+            return [*findings, Finding(level="fail", subject="kit", message=words, remedy=remedy)]
+    except KitError as error:
+        return [*findings, Finding(level="fail", subject="kit", message=str(error))]
     findings += _check_components(kit)
-    site_file = _site_file(kit)
-    if site_file is not None:
-        findings += _check_site(kit, site_file)
+    host, more = check_comm_config(kit)
+    findings += more
+    args = _launcher_args(kit)
+    if args is not None:
+        findings += _check_site(*args, host)
     return findings
+
+
+def require_site(kit: Kit, path: Path, shared: tuple[str, ...] = ()) -> None:
+    """Raise SitewardError or KitError, with every mistake, when a site file is none for a kit; platforms are not asked.
+
+    The site is opened as FLARE's would be; in another account's kit its state directory is left to that account.
+    """
+    file = SiteFile.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        if not kit.ours:
+            file = attrs.evolve(file, state_dir=folder)
+        with Site(file, adopt=False):
+            pass
+    failed = [f"{each.subject}: {in_words(each)}" for each in _check_file(file) if each.level == "fail"]
+    mistakes = [*failed, *(f"--shared {name}: {_no_backend(file, name)}" for name in _unknown(file, shared))]
+    if mistakes:
+        raise KitError("\n".join(f"{path}: {each}" for each in mistakes))
+
+
+def in_words(finding: Finding) -> str:
+    """Return a finding's message and what to do, as sentences."""
+    if not finding.remedy:
+        return finding.message
+    return f"{finding.message}{'' if finding.message.endswith(('.', '?')) else '.'} {finding.remedy}"
+
+
+def _unknown(file: SiteFile, shared: Iterable[str]) -> list[str]:
+    return [name for name in shared if name not in file.backends]
+
+
+def _no_backend(file: SiteFile, name: str) -> str:
+    near = difflib.get_close_matches(name, file.backends, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no such backend in the site file, which has {', '.join(file.backends)}{hint}"
 
 
 def _check_flare() -> Iterator[Finding]:
@@ -66,22 +111,30 @@ def _is_launcher(component: dict[str, Any]) -> bool:
     return str(path).endswith("Launcher")
 
 
-def _site_file(kit: Kit) -> Path | None:
+def _launcher_args(kit: Kit) -> tuple[Path, tuple[str, ...]] | None:
+    """Return the site file and the shared backends that FLARE gives the launcher; None when that cannot be read."""
     try:
-        components = json.loads((kit.local / OURS).read_text())["components"]
-        return Path(components[0]["args"]["site_file"])
-    except (OSError, ValueError, LookupError, TypeError):
+        args = json.loads((kit.local / OURS).read_bytes())["components"][0]["args"]
+        return Path(args["site_file"]), tuple(args.get("shared") or ())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _check_site(kit: Kit, path: Path) -> Iterator[Finding]:
+def _check_site(path: Path, shared: Iterable[str], host: str | None) -> Iterator[Finding]:
     try:
         with Site.load(path, adopt=False) as site:
             yield from _check_file(site.file)
-            yield from _check_address(kit, site.file)
+            yield from _check_shared(site.file, shared)
+            yield from _check_address(host, site.file)
             yield from site.doctor()
     except (SitewardError, OSError) as error:
         yield Finding(level="fail", subject="site file", message=str(error), remedy="FLARE's site does not start so")
+
+
+def _check_shared(file: SiteFile, shared: Iterable[str]) -> Iterator[Finding]:
+    for name in _unknown(file, shared):
+        remedy = "Install the bridge again, with the right --shared"
+        yield Finding(level="warn", subject=f"--shared {name}", message=_no_backend(file, name), remedy=remedy)
 
 
 def _check_file(file: SiteFile) -> Iterator[Finding]:
@@ -89,6 +142,10 @@ def _check_file(file: SiteFile) -> Iterator[Finding]:
         remedy = "Set default_backend in the site file"
         words = "jobs without a launcher_spec for this site, as most FLARE jobs are, cannot start"
         yield Finding(level="warn", subject="default_backend", message=words, remedy=remedy)
+    elif file.default_backend in _WITH_IMAGE and not file.backends[file.default_backend].get("default_image"):
+        words = "a job that names no image is refused, and most FLARE jobs name none"
+        remedy = f"Set default_image in the {file.default_backend} block of the site file"
+        yield Finding(level="warn", subject=f"backend {file.default_backend}", message=words, remedy=remedy)
     if file.max_jobs is not None:
         words = "a job that waits in siteward's queue has started for FLARE, and its other sites wait with it"
         remedy = "Leave max_jobs out; limit jobs with the server's job_scheduler, or with resources"
@@ -102,11 +159,10 @@ def _check_file(file: SiteFile) -> Iterator[Finding]:
         yield Finding(level="fail", subject="backend k8s", message=words, remedy="Set it to transfer or pvc")
 
 
-def _check_address(kit: Kit, file: SiteFile) -> Iterator[Finding]:
+def _check_address(host: str | None, file: SiteFile) -> Iterator[Finding]:
     """FLARE's parent listens for its jobs on this machine's loopback unless told otherwise; pods have their own."""
-    if "k8s" not in file.backends or not _own_network(file.backends["k8s"].get("pod_template")):
+    if host is None or "k8s" not in file.backends or not _own_network(file.backends["k8s"].get("pod_template")):
         return
-    host = _internal_host(kit.local / "comm_config.json")
     if host in _LOOPBACK:
         words = f"pods look for FLARE's parent at {host}, which is themselves"
         remedy = "Set host, port and connection_security of internal.resources in local/comm_config.json"
@@ -121,10 +177,3 @@ def _own_network(template: object) -> bool:
         return template is None
     spec = template.get("spec")
     return not (isinstance(spec, Mapping) and spec.get("hostNetwork"))
-
-
-def _internal_host(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text())["internal"]["resources"]["host"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return "localhost"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from siteward import SiteFile, SitewardError
+from siteward import SitewardError
 from siteward_nvflare.kit import KitError, find_kit, install, uninstall
 
 _KIT = click.argument("kit", type=click.Path(path_type=Path))
@@ -30,13 +30,16 @@ def main() -> None:
     "--shared",
     multiple=True,
     metavar="BACKEND",
-    help="a backend whose jobs see this machine's files at the same paths (default: process)",
+    help="a backend whose jobs see this machine's files at the same paths (may be given several times; "
+    "replaces the default, which is process)",
 )
 def install_command(kit: Path, site_file: Path, shared: tuple[str, ...]) -> None:
     """Let siteward launch this site's jobs. Restart the site afterwards."""
+    from siteward_nvflare.check import require_site
+
     try:
-        SiteFile.load(site_file)
         found = find_kit(kit)
+        require_site(found, site_file, shared)
         install(found, site_file, shared or None)
     except (SitewardError, KitError, OSError) as error:
         _fail(error)
@@ -50,7 +53,7 @@ def uninstall_command(kit: Path) -> None:
     try:
         found = find_kit(kit)
         uninstall(found)
-    except (KitError, OSError, ValueError, KeyError) as error:
+    except (KitError, OSError) as error:
         _fail(error)
     click.echo(f"{found.folder}: FLARE launches its jobs again, once the site is restarted.")
 
@@ -59,14 +62,14 @@ def uninstall_command(kit: Path) -> None:
 @_KIT
 def check_command(kit: Path) -> None:
     """Look at the kit, the site file and the site, and say what to do; exit code 1 when jobs cannot run."""
-    from siteward_nvflare.check import check_kit
+    from siteward_nvflare.check import check_kit, in_words
 
     try:
         findings = check_kit(find_kit(kit))
     except KitError as error:
         _fail(error)
     for each in findings:
-        click.echo(f"{each.level:5} {each.subject}: {each.message}" + (f". {each.remedy}" if each.remedy else ""))
+        click.echo(f"{each.level:5} {each.subject}: {in_words(each)}")
     sys.exit(1 if any(each.level == "fail" for each in findings) else 0)
 
 

@@ -39,9 +39,9 @@ class Kit:
         return self.folder / "local"
 
     @property
-    def installed(self) -> bool:
-        """Whether the bridge is in it."""
-        return (self.local / RECORD).exists()
+    def ours(self) -> bool:
+        """Whether it belongs to this account; FLARE's site runs as another one otherwise."""
+        return self.local.stat().st_uid == os.geteuid()
 
 
 def find_kit(folder: Path) -> Kit:
@@ -75,9 +75,46 @@ def resources_file(kit: Kit) -> Path:
     return own if own.exists() else kit.local / "resources.json.default"
 
 
+def read_record(kit: Kit) -> dict[str, Any] | None:
+    """Return what installing has noted, None when the bridge is not in the kit.
+
+    KitError, with what to do by hand, when the bridge is there without a record that uninstalling could follow.
+    """
+    path = kit.local / RECORD
+    if not path.exists():
+        if (kit.local / OURS).exists():
+            words = f"{kit.local / OURS} is there without {RECORD}, which says what was taken out of resources.json"
+            raise KitError(f"{words}. {_by_hand(kit)}")
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise KitError(f"{path} cannot be read: {error}. {_by_hand(kit)}") from error
+    if not _is_record(record):
+        raise KitError(f"{path} is not what siteward-nvflare has written. {_by_hand(kit)}")
+    return record
+
+
+def _is_record(data: Any) -> bool:
+    try:
+        digest, had, removed = data["installed"], data["had_resources_json"], data["removed"]
+        parts = [(each["index"], each["component"]["id"]) for each in removed]
+    except (TypeError, LookupError):
+        return False
+    return isinstance(digest, str) and isinstance(had, bool) and all(isinstance(index, int) for index, _ in parts)
+
+
+def _by_hand(kit: Kit) -> str:
+    """Say how to take the bridge out when its record is of no use."""
+    whole = [name for name in (BACKUP, "resources.json.default") if (kit.local / name).exists()]
+    how = f"copy {whole[0]} to resources.json" if whole else "put resources.json of a new kit there"
+    rest = " and ".join(name for name in (OURS, RECORD, BACKUP) if (kit.local / name).exists())
+    return f"In {kit.local}: {how}, then remove {rest}; that is FLARE's own again, and you can install anew"
+
+
 def install(kit: Kit, site_file: Path, shared: tuple[str, ...] | None = None) -> None:
     """Put the bridge in, in place of FLARE's launcher; done before, it is put in anew."""
-    if kit.installed:
+    if read_record(kit) is not None:
         uninstall(kit)
     own = kit.local / "resources.json"
     before = own.read_bytes() if own.exists() else None
@@ -86,7 +123,12 @@ def install(kit: Kit, site_file: Path, shared: tuple[str, ...] | None = None) ->
     removed = [{"index": i, "component": each} for i, each in enumerate(components) if each.get("id") in unwanted]
     kept = [each for each in components if each.get("id") not in unwanted]
     text = json.dumps({**data, "components": kept}, indent=2) + "\n"
-    record = {"version": 1, "had_resources_json": before is not None, "installed": _digest(text), "removed": removed}
+    record = {
+        "version": 1,
+        "had_resources_json": before is not None,
+        "installed": _digest(text.encode()),
+        "removed": removed,
+    }
     # In this order a crash leaves either FLARE's own launcher alone, or a record from which uninstall goes back.
     if before is not None:
         _write(kit.local / BACKUP, before, like=own)
@@ -117,33 +159,35 @@ def uninstall(kit: Kit) -> None:
 
     If somebody has edited it meanwhile, the edits stay and what was removed is put back at its place.
     """
-    if not kit.installed:
+    record = read_record(kit)
+    if record is None:
         raise KitError(f"the bridge is not installed in {kit.folder}")
-    record = json.loads((kit.local / RECORD).read_text())
     own, backup = kit.local / "resources.json", kit.local / BACKUP
+    edited = own.exists() and _digest(own.read_bytes()) != record["installed"]
+    restored = _put_back(own, record) if edited else b""  # before anything is removed: the file may be broken
     (kit.local / OURS).unlink(missing_ok=True)
-    if own.exists():
-        if _digest(own.read_text()) != record["installed"]:
-            _put_back(own, record)
-        elif not record["had_resources_json"]:
-            own.unlink()
-        elif backup.exists():
-            os.replace(backup, own)
+    if edited:
+        _write(own, restored)
+    elif not record["had_resources_json"]:
+        own.unlink(missing_ok=True)
+    elif own.exists() and backup.exists():
+        os.replace(backup, own)
     (kit.local / RECORD).unlink()
     backup.unlink(missing_ok=True)
 
 
-def _put_back(path: Path, record: dict[str, Any]) -> None:
+def _put_back(path: Path, record: dict[str, Any]) -> bytes:
+    """Return an edited resources file with what was removed back in its place."""
     data, components = read_components(path)
     present = {each.get("id") for each in components}
     for removed in record["removed"]:
         if removed["component"]["id"] not in present:
             components.insert(removed["index"], removed["component"])
-    _write(path, (json.dumps({**data, "components": components}, indent=2) + "\n").encode())
+    return (json.dumps({**data, "components": components}, indent=2) + "\n").encode()
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write(path: Path, content: bytes, *, like: Path | None = None) -> None:
