@@ -106,7 +106,8 @@ def check_selector(labels: Mapping[str, str]) -> list[Problem] | None:
     return wrong + check_values(labels) or None
 
 
-def _nearest(word: str, known: Collection[str]) -> str | None:
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """Return the known word that ``word`` was probably meant to be, or None."""
     return next(iter(get_close_matches(word, known, n=1)), None)
 
 
@@ -114,7 +115,7 @@ def known_keys(known: Collection[str]) -> Callable[[Mapping[str, Any]], list[Pro
     """Return a check that refuses other keys than these."""
 
     def check(block: Mapping[str, Any]) -> list[Problem] | None:
-        wrong = [Problem(key, "unknown key", _nearest(key, known)) for key in block if key not in known]
+        wrong = [Problem(key, "unknown key", nearest(key, known)) for key in block if key not in known]
         if not isinstance(block.get("capabilities") or {}, Mapping):
             wrong.append(Problem("capabilities", "expected a mapping with add and drop"))
         return wrong or None
