@@ -88,7 +88,14 @@ NONE = {
     "a container is never run as a bare process": (["docker"], ("process",), "process", {}, ["docker", "process"]),
     "nothing offered and no default": ([], ("docker", "k8s"), None, {}, ["docker, k8s", "default_backend"]),
     "what both sides have is named": (["k8s", "docker"], ("process",), None, {}, ["k8s, docker", "process"]),
-    "a near miss is named": (["procces"], ("process",), None, {}, ["did you mean 'process' for 'procces'?"]),
+    "a near miss is named": (
+        ["procces"],
+        ("process",),
+        None,
+        {},
+        ["enables process. Did you mean 'process' for 'procces'? Enable one of them in"],
+    ),
+    "a reason that is a sentence": (["docker"], ("process",), None, {"docker": "no docker."}, ["no docker. Enable"]),
     "a broken plugin is named with its reason": (
         ["docker"],
         ("process",),

@@ -10,7 +10,7 @@ import attrs
 import pluggy
 
 from siteward.config import Problems, build, nearest
-from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem
+from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem, sentences
 from siteward.hookspecs import Publish
 from siteward.job import DEFAULT_SITE, Job
 from siteward.pluginrules import DEVICES
@@ -71,7 +71,7 @@ def choose_backend(
     if not offered and default is not None:
         return default
     hints = [f"{name!r} is broken: {reason}" for name, reason in (broken or {}).items() if name in offered]
-    hints += [f"did you mean {close!r} for {name!r}?" for name in offered if (close := nearest(name, enabled))]
+    hints += [f"Did you mean {close!r} for {name!r}?" for name in offered if (close := nearest(name, enabled))]
     where = "this site" if site is None else f"site {site!r}"
     if offered:
         message = f"the job offers {', '.join(offered)}, but {where} enables {', '.join(enabled)}"
@@ -79,7 +79,7 @@ def choose_backend(
     else:
         message = f"the job offers no backend for {where}, which enables {', '.join(enabled)} and has no default"
         hints.append("Name one in the job's `launcher_spec`, or set `default_backend` in the site file")
-    raise NoBackend(". ".join([message, *hints]), offered=offered, enabled=enabled)
+    raise NoBackend(sentences(message, *hints), offered=offered, enabled=enabled)
 
 
 def conflicts(options_class: type, block: Mapping[str, Any], resources: PortableResources) -> list[Problem]:
