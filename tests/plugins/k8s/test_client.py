@@ -505,6 +505,7 @@ def test_permissions_are_as_they_are(cluster, namespace, tmp_path):
     user = namespace.user("few", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
     client = Cluster(Where(kubeconfig=str(user), namespace=None), tmp_path, logging.getLogger())
     assert client.namespace == namespace.name
+    assert client.user() == f"system:serviceaccount:{namespace.name}:few"
     assert client.review("get", "pods") and not client.review("create", "pods")
     with pytest.raises(Forbidden, match="Grant it in the Role"):
         client.create_pod({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a", "image": "b"}]}})
