@@ -232,10 +232,7 @@ def _with_form(problem: Problem, field: attrs.Attribute[Any]) -> Problem:
 
 
 def build(cls: type[T], block: Any, others: Mapping[str, type[Any]] | None = None) -> T:
-    """Build an attrs class from a mapping; raise :class:`Problems` with every mistake in it.
-
-    ``others`` is as in :func:`read_block`.
-    """
+    """Build an attrs class from a mapping, ``others`` as in :func:`read_block`; Problems with every mistake in it."""
     values, problems = read_block(cls, block, others)
     if problems:
         raise Problems(problems)
