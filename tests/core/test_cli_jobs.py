@@ -57,10 +57,13 @@ def test_an_ended_job_explains_itself(cli, site):
 
 
 def test_an_id_that_is_nearly_right_gets_a_hint(cli, site):
+    """From every command that takes one, also for the job's name alone."""
     job_id = cli.detach(cli.job(), *site)
-    done = cli("wait", job_id[:-1] + "x", *site)
-    assert done.returncode == 2
-    assert f"Did you mean {job_id!r}?" in done.stderr
+    for command in ("status", "events", "logs", "wait", "stop"):
+        for typed in (job_id[:-1] + "x", job_id.partition("-")[0]):
+            done = cli(command, typed, *site)
+            assert done.returncode == 2
+            assert f"Did you mean {job_id!r}?" in done.stderr
 
 
 def test_stop_from_another_process_ends_the_job_and_stops_the_run(cli, site):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siteward.config import Problems, build, check_argv, check_env, check_site_name, convert, describe, nearest
-from siteward.errors import FileError, Problem
+from siteward.errors import FileError, Problem, sentences
 from siteward.yamlfile import MAX_DEPTH, MAX_SIZE, parse_yaml, read_yaml
 
 # YAML text → the words of the one problem
@@ -349,3 +349,17 @@ def test_a_problem_knows_its_place_in_the_file() -> None:
     assert Problem("[1]", "x").under("b").path == "b[1]"
     assert Problem("", "x").under("b").path == "b"
     assert str(Problem("a", "x", "y")) == "a: x; did you mean 'y'?"
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["a", "b"], "a. b"),
+        (["a?", "b.", "c"], "a? b. c"),
+        (["a", ""], "a"),
+        (["a."], "a."),
+    ],
+)
+def test_parts_of_a_message_join_as_sentences(parts: list[str], text: str) -> None:
+    """No full stop is doubled, or follows a question."""
+    assert sentences(*parts) == text

@@ -1,15 +1,21 @@
 """Which backend a site uses for a job (design: "Choosing the backend"), and typed calls to it."""
 
+import attrs
 import pytest
 
 from siteward import BackendError, Job, LaunchError, NoBackend, OptionsRefused, Plugins, PortableResources
-from siteward.launcher import Launcher, choose_backend, conflicts, offered_backends, where_offered
+from siteward.config import Problems
+from siteward.launcher import Launcher, choose_backend, conflicts, offered_backends, read_options, where_offered
 
 from .fake import Control, fake, job
 
 
 def spec(**launcher_spec):
     return Job.from_mapping({"name": "j", "command": ["x"], "launcher_spec": launcher_spec})
+
+
+def _text():
+    return attrs.field(default="", type=str)
 
 
 OFFERED = {
@@ -88,7 +94,14 @@ NONE = {
     "a container is never run as a bare process": (["docker"], ("process",), "process", {}, ["docker", "process"]),
     "nothing offered and no default": ([], ("docker", "k8s"), None, {}, ["docker, k8s", "default_backend"]),
     "what both sides have is named": (["k8s", "docker"], ("process",), None, {}, ["k8s, docker", "process"]),
-    "a near miss is named": (["procces"], ("process",), None, {}, ["did you mean 'process' for 'procces'?"]),
+    "a near miss is named": (
+        ["procces"],
+        ("process",),
+        None,
+        {},
+        ["enables process. Did you mean 'process' for 'procces'? Enable one of them in"],
+    ),
+    "a reason that is a sentence": (["docker"], ("process",), None, {"docker": "no docker."}, ["no docker. Enable"]),
     "a broken plugin is named with its reason": (
         ["docker"],
         ("process",),
@@ -108,6 +121,43 @@ def test_no_choice(offered, enabled, default, broken, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "not of interest" not in str(caught.value)
     assert (caught.value.offered, caught.value.enabled) == (tuple(offered), enabled)
+
+
+class Blocks:
+    """A backend that takes one option of each kind, and one of two kinds."""
+
+    JobOptions = attrs.make_class("JobOptions", {"cpus": attrs.field(default=1, type=int), "image": _text()})
+    SiteOptions = attrs.make_class("SiteOptions", {"volumes": _text()})
+    StudyOptions = attrs.make_class("StudyOptions", {"secret_env": _text(), "image": _text()})
+
+
+ELSEWHERE = {
+    "a study's, in the site": ("SiteOptions", "secret_env", "it belongs in `studies.NAME.k8s` of a site file"),
+    "a site's, in a study": ("StudyOptions", "volumes", "it belongs in `backends.k8s` of a site file"),
+    "a site's, in a job": ("JobOptions", "volumes", "it belongs in `backends.k8s` of a site file"),
+    "of two": (
+        "SiteOptions",
+        "image",
+        "unknown key here; it belongs in a job's `launcher_spec` for k8s or `studies.NAME.k8s` of a site file",
+    ),
+    "nobody's": ("SiteOptions", "colour", "unknown key; expected one of volumes"),
+    "nearly the block's own": ("SiteOptions", "volume", "unknown key; did you mean 'volumes'?"),
+}
+
+
+@pytest.mark.parametrize(("kind", "key", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_an_option_of_another_block_is_told_with_its_place(kind, key, words):
+    """Sites, studies and jobs have options of their own."""
+    with pytest.raises(Problems) as caught:
+        read_options(Blocks, "k8s", kind, {key: "x"})
+    assert words in str(caught.value)
+
+
+def test_a_kind_of_options_that_a_backend_lacks_is_nobodys_place():
+    """Nor is one that is no attrs class."""
+    backend = type("Bare", (), {"JobOptions": dict})
+    with pytest.raises(Problems, match="colour: unknown key; expected one of none"):
+        read_options(backend, "k8s", "SiteOptions", {"colour": 1})
 
 
 class Broken:

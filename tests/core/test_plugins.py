@@ -184,7 +184,7 @@ RULES: dict[str, tuple[str, type, str | None]] = {
     "an unknown hook": (
         BACKENDS,
         made(Good, siteward_pol_job=hook(copied(plain))),
-        "no hook siteward_pol_job; did you mean siteward_poll_job?",
+        "no hook siteward_pol_job (did you mean siteward_poll_job?)",
     ),
     "an undecorated hook": (
         BACKENDS,

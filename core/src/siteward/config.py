@@ -180,21 +180,19 @@ def _readable(cls: type[Any]) -> tuple[dict[str, attrs.Attribute[Any]], dict[str
     return fields, get_type_hints(cls)
 
 
-def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem]]:
+def read_block(
+    cls: type[Any], block: Any, others: Mapping[str, type[Any]] | None = None
+) -> tuple[dict[str, Any], list[Problem]]:
     """Return the fields of ``cls`` that could be read from a mapping, and every problem with the rest.
 
-    Unknown keys are problems with the nearest right word; so are missing ones that have no default.
+    Unknown keys are problems with the nearest right word, or where they belong: ``others`` has the classes of other
+    blocks, by where those are. Missing keys that have no default are problems too.
     """
     if not isinstance(block, Mapping):
         return {}, [Problem("", f"expected a mapping, got {describe(block)}")]
     fields, hints = _readable(cls)  # type: ignore[arg-type]  # a type is hashable; mypy does not see it
     values: dict[str, Any] = {}
-    problems = [
-        Problem(
-            str(key), "unknown key" if near else f"unknown key; expected one of {', '.join(fields) or 'none'}", near
-        )
-        for key, near in ((key, nearest(str(key), fields)) for key in block if key not in fields)
-    ]
+    problems = [_unknown(str(key), fields, others or {}) for key in block if key not in fields]
     for name, field in fields.items():
         if name not in block:
             if field.default is attrs.NOTHING:
@@ -215,6 +213,16 @@ def read_block(cls: type[Any], block: Any) -> tuple[dict[str, Any], list[Problem
     return values, problems
 
 
+def _unknown(key: str, fields: Iterable[str], others: Mapping[str, type[Any]]) -> Problem:
+    """Say of an unknown key which one was meant, where else it is known, or which ones are."""
+    near = nearest(key, fields)
+    known = {place: cls for place, cls in others.items() if attrs.has(cls)}
+    places = [place for place, cls in known.items() if key in _readable(cls)[0]]
+    if places:
+        return Problem(key, f"unknown key here; it belongs in {' or '.join(places)}", near)
+    return Problem(key, "unknown key" if near else f"unknown key; expected one of {', '.join(fields) or 'none'}", near)
+
+
 def _with_form(problem: Problem, field: attrs.Attribute[Any]) -> Problem:
     """Say of a field that is to be a mapping what of what: its help does."""
     words = field.metadata.get("help")
@@ -223,9 +231,9 @@ def _with_form(problem: Problem, field: attrs.Attribute[Any]) -> Problem:
     return attrs.evolve(problem, message=f"{problem.message} ({words})")
 
 
-def build(cls: type[T], block: Any) -> T:
-    """Build an attrs class from a mapping; raise :class:`Problems` with every mistake in it."""
-    values, problems = read_block(cls, block)
+def build(cls: type[T], block: Any, others: Mapping[str, type[Any]] | None = None) -> T:
+    """Build an attrs class from a mapping, ``others`` as in :func:`read_block`; Problems with every mistake in it."""
+    values, problems = read_block(cls, block, others)
     if problems:
         raise Problems(problems)
     try:

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from siteward.resources import Refusal
 
 
+def sentences(*parts: str) -> str:
+    """Join parts of a message as sentences: a full stop goes behind each that is not the last and has no end."""
+    *first, last = (part for part in parts if part)
+    return " ".join([*(part if part.endswith((".", "?", "!")) else f"{part}." for part in first), last])
+
+
 @frozen
 class Problem:
     """One mistake in a file or a block of options.

@@ -10,7 +10,7 @@ import attrs
 import pluggy
 
 from siteward.config import Problems, build, nearest
-from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem
+from siteward.errors import BackendError, LaunchError, NoBackend, OptionsRefused, Problem, sentences
 from siteward.hookspecs import Publish
 from siteward.job import DEFAULT_SITE, Job
 from siteward.pluginrules import DEVICES
@@ -24,6 +24,20 @@ T = TypeVar("T")
 @attrs.frozen
 class NoOptions:
     """The options of a backend that has none."""
+
+
+_PLACES = {
+    "JobOptions": "a job's `launcher_spec` for {}",
+    "SiteOptions": "`backends.{}` of a site file",
+    "StudyOptions": "`studies.NAME.{}` of a site file",
+}
+
+
+def read_options(backend: type[Any], name: str, kind: str, block: Mapping[str, Any]) -> Any:
+    """Read a block as a backend's ``JobOptions``, ``SiteOptions`` or ``StudyOptions``; Problems with every mistake."""
+    kinds = {each: getattr(backend, each, NoOptions) for each in _PLACES}
+    others = {place.format(name): kinds[each] for each, place in _PLACES.items() if each != kind}
+    return build(kinds[kind], block, others)
 
 
 def offered_backends(job: Job, site: str) -> dict[str, Mapping[str, Any]]:
@@ -71,7 +85,7 @@ def choose_backend(
     if not offered and default is not None:
         return default
     hints = [f"{name!r} is broken: {reason}" for name, reason in (broken or {}).items() if name in offered]
-    hints += [f"did you mean {close!r} for {name!r}?" for name in offered if (close := nearest(name, enabled))]
+    hints += [f"Did you mean {close!r} for {name!r}?" for name in offered if (close := nearest(name, enabled))]
     where = "this site" if site is None else f"site {site!r}"
     if offered:
         message = f"the job offers {', '.join(offered)}, but {where} enables {', '.join(enabled)}"
@@ -79,7 +93,7 @@ def choose_backend(
     else:
         message = f"the job offers no backend for {where}, which enables {', '.join(enabled)} and has no default"
         hints.append("Name one in the job's `launcher_spec`, or set `default_backend` in the site file")
-    raise NoBackend(". ".join([message, *hints]), offered=offered, enabled=enabled)
+    raise NoBackend(sentences(message, *hints), offered=offered, enabled=enabled)
 
 
 def conflicts(options_class: type, block: Mapping[str, Any], resources: PortableResources) -> list[Problem]:
@@ -101,7 +115,7 @@ class Launcher:
         self.name = context.backend
         self.context = context
         self._class = plugins.backend(self.name)
-        options: Any = build(self._options("SiteOptions"), block)
+        options = read_options(self._class, self.name, "SiteOptions", block)
         try:
             backend = self._class(context, options)
         except (OptionsRefused, Problems) as error:
@@ -116,16 +130,13 @@ class Launcher:
         self.devices: str = getattr(self._class, "devices", DEVICES[0])
         self._defaults: Any = None
 
-    def _options(self, kind: str) -> type:
-        return getattr(self._class, kind, NoOptions)
-
     def has(self, hook: str) -> bool:
         """Whether the backend implements ``siteward_<hook>``."""
         return f"siteward_{hook}" in self.hooks
 
     def study_options(self, block: Mapping[str, Any]) -> Any:
         """Read a study's block for this backend; raise Problems with every mistake."""
-        return build(self._options("StudyOptions"), block)
+        return read_options(self._class, self.name, "StudyOptions", block)
 
     def job_options(self, block: Mapping[str, Any], resources: PortableResources) -> Any:
         """Read and resolve what a job asks of this backend; OptionsRefused with everything it may not ask."""
@@ -136,9 +147,9 @@ class Launcher:
         return self._read_options(block, resources)
 
     def _read_options(self, block: Mapping[str, Any], resources: PortableResources) -> Any:
-        kind = self._options("JobOptions")
+        kind = getattr(self._class, "JobOptions", NoOptions)
         try:
-            options: Any = build(kind, block)
+            options = read_options(self._class, self.name, "JobOptions", block)
         except Problems as error:
             raise OptionsRefused(error.problems) from error
         if problems := conflicts(kind, block, resources):

@@ -11,11 +11,11 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
-from siteward.config import Problems, build
+from siteward.config import Problems
 from siteward.driver import Driver
 from siteward.errors import BackendError, FileError, PluginError, Problem, StoreError
 from siteward.finishing import Finisher
-from siteward.launcher import Launcher, NoOptions
+from siteward.launcher import Launcher, read_options
 from siteward.manager import ResourceManager
 from siteward.names import safe_name
 from siteward.plugins import Plugins
@@ -125,7 +125,7 @@ class SiteParts:
     def _check_study(self, name: str, block: Mapping[str, Any]) -> None:
         """Read a study's block, also for a backend whose own block is wrong; a missing backend is told already."""
         with suppress(PluginError):
-            build(getattr(self.plugins.backend(name), "StudyOptions", NoOptions), block)
+            read_options(self.plugins.backend(name), name, "StudyOptions", block)
 
     def _manager_block(self) -> dict[str, Any]:
         if self.file.resources is not None:

@@ -109,7 +109,7 @@ def _hook_problem(each: _Attribute, group: str) -> str | None:
         if options.get("optionalhook"):
             return None
         close = nearest(each.hook, _ARGUMENTS)
-        return f"{each.name}: there is no hook {each.hook}" + (f"; did you mean {close}?" if close else "")
+        return f"{each.name}: there is no hook {each.hook}" + (f" (did you mean {close}?)" if close else "")
     if inspect.iscoroutinefunction(each.function) or inspect.isasyncgenfunction(each.function):
         return f"{each.name} is async; hooks are called from threads: write it as a plain function"
     if words := _argument_problem(each, each.function):

@@ -13,7 +13,7 @@ import pluggy
 
 from siteward.config import nearest
 from siteward.discovery import DISABLED_VARIABLE, Entry, PluginRecord, scan
-from siteward.errors import PluginError
+from siteward.errors import PluginError, sentences
 from siteward.hookspecs import PROJECT, BackendSpec, PluginSpec, ResourceSpec
 from siteward.pluginrules import (
     BACKENDS,
@@ -211,7 +211,7 @@ class Plugins:
             raise PluginError(name, f"{kind} {name!r} is {record.reason}; take it out of there")
         if record.status == "broken":
             words = f"{kind} {name!r} of {record.origin} is broken: {record.reason}"
-            raise PluginError(name, f"{words}. Repair, upgrade or uninstall it") from entry.error
+            raise PluginError(name, sentences(words, "Repair, upgrade or uninstall it")) from entry.error
         return entry.plugin  # type: ignore[return-value]
 
     def _missing_words(self, group: str, name: str) -> str:

@@ -45,7 +45,10 @@ class Records:
         """Return one job; UnknownJob, with the near miss, if there is none."""
         row = self.store.get(job_id) if self.store is not None else None
         if row is None:
-            raise UnknownJob(job_id, self.site, nearest(job_id, [each.job_id for each in self.jobs()]))
+            ids = [each.job_id for each in self.jobs()]
+            # The name alone, or the beginning of an id: the newest job of those that it may be.
+            begun = next((each for each in reversed(ids) if job_id and each.startswith(job_id)), None)
+            raise UnknownJob(job_id, self.site, begun or nearest(job_id, ids))
         return row
 
     def is_driven(self, row: JobRow) -> bool:

@@ -11,6 +11,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from siteward import BackendError, Unreachable
 from siteward_k8s import transport
@@ -316,6 +317,14 @@ def test_contexts_have_namespaces(server, tmp_path):
         assert Cluster(where, tmp_path, logging.getLogger()).namespace == expected
 
 
+def test_a_context_needs_no_current_one(server, tmp_path):
+    """What the site file names is enough."""
+    path = kubeconfig(tmp_path / "kubeconfig", server.url)
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "current-context"}))
+    where = Where(kubeconfig=str(path), context="one", namespace=None)
+    assert Cluster(where, tmp_path, logging.getLogger()).namespace == "ns"
+
+
 def test_a_relative_kubeconfig_lies_beside_the_site_file(server, tmp_path):
     """And one in the home directory may be written so."""
     kubeconfig(tmp_path / "kubeconfig", server.url)
@@ -344,14 +353,22 @@ def test_what_is_not_named_is_kubectls_own(server, tmp_path, monkeypatch):
         ("", None, "Invalid kube-config"),
         ("a: [", None, "not YAML, see line"),
         ("{}", None, "Invalid kube-config"),
-        ("whole", "three", "three"),
+        ("whole", "production", "has no context 'production'; it has: one, two. Set `context` in the site file"),
+        ("whole", "twoo", "has no context 'twoo'; it has: one, two; did you mean 'two'\\? Set `context`"),
+        ("current-context: ons", None, "has no context of the name of its current-context, 'ons'; it has: one, two"),
+        ("current-context:", None, "has no current context; it has: one, two. Set `context`"),
+        ("contexts: []", "one", "has no context 'one'; it has none. Set"),
     ],
 )
 def test_a_wrong_kubeconfig_is_told(server, tmp_path, text, context, words):
     """By file and mistake, with what to do; nothing was asked."""
     path = tmp_path / "kubeconfig"
+    key = (text or "").partition(":")[0]
     if text == "whole":
         kubeconfig(path, server.url)
+    elif key in ("current-context", "contexts"):
+        kubeconfig(path, server.url)
+        path.write_text(json.dumps(json.loads(path.read_text()) | yaml.safe_load(text)))
     elif text is not None:
         path.write_text(text)
     with pytest.raises(NotSent, match=words) as caught:
@@ -488,6 +505,7 @@ def test_permissions_are_as_they_are(cluster, namespace, tmp_path):
     user = namespace.user("few", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
     client = Cluster(Where(kubeconfig=str(user), namespace=None), tmp_path, logging.getLogger())
     assert client.namespace == namespace.name
+    assert client.user() == f"system:serviceaccount:{namespace.name}:few"
     assert client.review("get", "pods") and not client.review("create", "pods")
     with pytest.raises(Forbidden, match="Grant it in the Role"):
         client.create_pod({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a", "image": "b"}]}})

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from siteward.cli.documents import row_document
-from siteward.cli.options import id_argument, json_option, show_log, site_option
+from siteward.cli.options import Seconds, id_argument, json_option, show_log, site_option
 from siteward.cli.output import coloured, emit, is_live, one_line, say, visible
 from siteward.ends import JobState, Result
 from siteward.site import Site
@@ -58,7 +58,7 @@ def wait_command(job_id: str, site_file: Path, as_json: bool) -> int:
 @click.option(
     "--grace",
     metavar="S",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     help="Seconds between the polite signal and the kill; by default the site's.",
 )
 @site_option

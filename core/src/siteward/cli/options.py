@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,24 @@ from siteward.cli.output import one_line, say
 F = TypeVar("F", bound=Callable[..., Any])
 SITE_VARIABLE = "SITEWARD_SITE_FILE"
 _PATH = click.Path(path_type=Path)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, 0 or more."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read what was typed; a usage error that says what is expected."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds >= 0):
+            self.fail(f"expected a number of seconds, 0 or more, got {value!r}", param, ctx)
+        return seconds
+
 
 site_option = click.option(
     "--site",

@@ -7,7 +7,7 @@ import click
 from siteward.cli.options import json_option
 from siteward.cli.output import emit, print_table, say
 from siteward.config import nearest
-from siteward.errors import PluginError
+from siteward.errors import PluginError, sentences
 from siteward.plugins import BACKENDS, GLOBAL, RESOURCES, Plugins
 
 _FILES = ("job", "site")
@@ -54,4 +54,4 @@ def schema_command(subject: str) -> None:
     except PluginError as error:
         close = nearest(subject, _FILES)
         hint = f"Did you mean {close!r}?" if close else f"For the files, say {' or '.join(_FILES)}"
-        raise PluginError(subject, f"{error}. {hint}") from error
+        raise PluginError(subject, sentences(str(error), hint)) from error

@@ -14,7 +14,7 @@ from siteward.cli.app import INTERRUPTED, UNEXPECTED
 from siteward.cli.detach import Report, leave
 from siteward.cli.documents import run_document
 from siteward.cli.interrupts import Interrupted, Interrupts
-from siteward.cli.options import job_argument, json_option, show_log, sites_option
+from siteward.cli.options import Seconds, job_argument, json_option, show_log, sites_option
 from siteward.cli.output import emit, say, visible
 from siteward.cli.progress import Display, make_display, stream_for, verdict_line
 from siteward.cli.results import OutputFolder
@@ -59,7 +59,7 @@ class Order:
 @click.option(
     "--wait-resources",
     metavar="S",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=0.0,
     help="Seconds to wait for resources that are taken; by default the run is refused at once.",
 )

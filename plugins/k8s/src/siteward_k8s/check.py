@@ -70,17 +70,36 @@ def _check_permissions(cluster: Cluster, options: SiteOptions) -> Iterator[Findi
     if options.job_directory == "transfer":
         needed += [("create", "pods", "exec", "job_directory: transfer (or use pvc, or none)")]
         needed += [("get", "pods", "exec", "job_directory: transfer (or use pvc, or none)")]
-    missing = False
-    for level, rights in (("fail", needed), ("warn", _USEFUL)):
-        for verb, resource, part, purpose in rights:
-            if not cluster.review(verb, resource, part):
-                missing = True
-                name = f"{resource}/{part}" if part else resource
-                words = f"may not {verb} {name} in namespace {cluster.namespace}: needed for {purpose}"
-                yield Finding(level=level, subject="permissions", message=words, remedy=_ROLE)  # type: ignore[arg-type]
+    rights = [("fail", right) for right in needed] + [("warn", right) for right in _USEFUL]
+    missing = [(level, right) for level, right in rights if not cluster.review(*right[:3])]
+    if len(missing) == len(rights):
+        yield _nothing_allowed(cluster)
+    for level, (verb, resource, part, purpose) in missing:
+        name = f"{resource}/{part}" if part else resource
+        words = f"may not {verb} {name} in namespace {cluster.namespace}: needed for {purpose}"
+        yield Finding(level=level, subject="permissions", message=words, remedy=_ROLE)  # type: ignore[arg-type]
     if not missing:
         words = f"everything that is needed in namespace {cluster.namespace}"
         yield Finding(level="ok", subject="permissions", message=words)
+
+
+def _nothing_allowed(cluster: Cluster) -> Finding:
+    """Return what to say of a namespace in which nothing is allowed: most likely it is the wrong one."""
+    asked, user = cluster.namespace, cluster.user()
+    account = (
+        user.removeprefix("system:serviceaccount:").split(":") if user.startswith("system:serviceaccount:") else []
+    )
+    if account and account[0] != asked:
+        cause, other = f"the account is one of namespace {account[0]}", f"`namespace: {account[0]}`"
+    else:
+        cause, other = "this user works in another one, or has no Role yet", "another `namespace`"
+    who = f"the user {user!r}" if user else "this user"
+    words = f"{who} may do nothing in namespace {asked}: it may not exist, or {cause}"
+    remedy = (
+        f"Set {other} in the site file, or have {asked} created and a Role in it bound to this user (see"
+        " plugins/k8s/deploy)."
+    )
+    return Finding(level="fail", subject="namespace", message=words, remedy=remedy)
 
 
 def _check_quotas(cluster: Cluster) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from siteward import BackendError
 from siteward_k8s.connection import Where
-from siteward_k8s.errors import Conflict, Gone, Missing
+from siteward_k8s.errors import Conflict, Gone, Missing, Refused
 from siteward_k8s.streams import Stream, Watching
 from siteward_k8s.transport import Transport
 
@@ -24,6 +24,7 @@ Info = dict[str, Any]
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_WHOAMI = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _LOG_SILENCE = 300.0
 
 
@@ -242,6 +243,15 @@ class Cluster:
         review["spec"] = {"resourceAttributes": asked}
         found = self._transport.ask("POST", _REVIEWS, "ask for permissions", body=review)
         return bool((found.get("status") or {}).get("allowed"))
+
+    def user(self) -> str:
+        """Return by what name the API server knows who asks, nothing if it does not tell (before Kubernetes 1.28)."""
+        review: Info = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        try:
+            found = self._transport.ask("POST", _WHOAMI, "ask who asks", body=review)
+        except Refused:
+            return ""
+        return str(((found.get("status") or {}).get("userInfo") or {}).get("username") or "")
 
     def version(self) -> Info:
         """Return what the API server says of its version (``gitVersion``, ``major``, ``minor``)."""

@@ -6,16 +6,20 @@ import os
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from siteward_k8s import checks
 from siteward_k8s.errors import NotSent
 
 # Concurrent first imports of the client's package wait for each other for ever.
 _IMPORTING = threading.Lock()
 _SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _IDLE_CONNECTIONS = 32
+# Contexts that an error names.
+_MANY = 12
 # The client's own look at what has expired reads the whole environment; it renews minutes before.
 _ASK_CONFIG_AGAIN = 5.0
 
@@ -118,8 +122,12 @@ def connect(where: Where, base_dir: Path) -> Connection:
             unnamed = "" if named else ", and neither the site file's `kubeconfig` nor KUBECONFIG names one"
             raise NotSent(f"there is no kubeconfig {path}{unnamed}. {_REMEDY}")
         try:
-            kubernetes.config.load_kube_config(path, where.context, config)
-            namespace = _context_namespace(kubernetes.config.list_kube_config_contexts(path), where.context)
+            contexts, current = _contexts(kubernetes, path)
+            chosen = _chosen(path, contexts, where.context, current)
+            kubernetes.config.load_kube_config(path, chosen, config)
+            namespace = str(contexts[chosen]["context"].safe_get("namespace") or "") if chosen is not None else ""
+        except NotSent:
+            raise
         except Exception as error:  # the client raises whatever a wrong file makes it trip over
             raise NotSent(f"{path}: {_safe(error)}. {_REMEDY}") from None
     else:
@@ -136,7 +144,7 @@ def _client() -> Any:
     with _IMPORTING:
         import kubernetes.client.configuration
         import kubernetes.client.rest
-        import kubernetes.config
+        import kubernetes.config.kube_config
     return kubernetes
 
 
@@ -151,10 +159,26 @@ def _kubeconfig(where: Where, base_dir: Path) -> str:
     return os.path.expanduser(os.environ.get("KUBECONFIG") or "~/.kube/config")
 
 
-def _context_namespace(contexts: Any, name: str | None) -> str:
-    every, current = contexts
-    chosen = next((each for each in every if each["name"] == name), current) if name else current
-    return str((chosen.get("context") or {}).get("namespace") or "")
+def _contexts(kubernetes: Any, path: str) -> tuple[dict[str, Any], str | None]:
+    """Return a kubeconfig's contexts by name, and the name of its current one, if it has one."""
+    merged = kubernetes.config.kube_config.KubeConfigMerger(path).config
+    return {each["name"]: each for each in merged.value["contexts"]}, merged.safe_get("current-context") or None
+
+
+def _chosen(path: str, contexts: Mapping[str, Any], named: str | None, current: str | None) -> str | None:
+    """Return the context to use, None if the kubeconfig has none at all; NotSent when it has others only."""
+    chosen = named or current
+    if chosen in contexts or not (contexts or named):
+        return chosen
+    names = [str(each) for each in contexts]
+    having = f"it has: {', '.join(names[:_MANY])}{' …' if len(names) > _MANY else ''}" if names else "it has none"
+    if chosen is None:
+        raise NotSent(f"kubeconfig {path} has no current context; {having}. Set `context` in the site file to one")
+    close = checks.nearest(str(chosen), names)
+    hint = f"; did you mean {close!r}?" if close else "."
+    what = "context" if named else "context of the name of its current-context,"
+    remedy = "Set `context` in the site file to one that it has, or `kubeconfig` to another file"
+    raise NotSent(f"kubeconfig {path} has no {what} {chosen!r}; {having}{hint} {remedy}")
 
 
 def _connection(config: Any, namespace: str, rest: Any) -> Connection:
