@@ -271,58 +271,6 @@ CAPS = {
 }
 
 
-NO_IMAGES = {
-    "": "expected some text",
-    " ubuntu": "expected some text without blanks around it",
-    "docker.io/siteward-test/Bad Image": "it cannot have blanks",
-    "ubuntu:24.04 ": "without blanks around it",
-    "a\nb": "it cannot have blanks",
-    "a\x1b[0m": "it cannot have '\\x1b'",
-    "b\u00fcro/x": "it cannot have '\u00fc'",
-    "x:$(TAG)": "it cannot have '$' and '(' and ')'",
-    "https://registry.local/x": "it cannot have //; leave out what stands before it",
-    "registry.local//x": "it cannot have //",
-    "Ubuntu": "write 'Ubuntu' in lower case",
-    "Ubuntu:24.04": "write 'Ubuntu' in lower case",
-    "docker.io/library/Ubuntu": "write 'library/Ubuntu' in lower case",
-    "registry:5000/team/Tool@sha256:" + "0" * 64: "write 'team/Tool' in lower case",
-    "localhost/Tool:V1": "write 'Tool' in lower case",
-    "team/Tool": "write 'team/Tool' in lower case",
-}
-
-
-@pytest.mark.parametrize("image", NO_IMAGES)
-@pytest.mark.parametrize(
-    ("kind", "key"),
-    [(JobOptions, "image"), (StudyOptions, "image"), (SiteOptions, "default_image"), (SiteOptions, "helper_image")],
-)
-def test_what_is_no_images_name_is_refused_before_there_is_a_pod(kind, key, image):
-    """In words, wherever it is named; no node could pull it."""
-    with pytest.raises(Problems) as caught:
-        read(kind, {key: image})
-    assert f"{key}: " in str(caught.value) and NO_IMAGES[image] in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        *("busybox", "busybox:1", "ubuntu:Noble-24.04_X", "team/tool", "docker.io/library/busybox:1.36"),
-        *(
-            "registry.local:5000/a/b-c__d.e:V1",
-            "Registry.Example.COM/a:1",
-            "REGISTRY:5000/a",
-            "Registry/a",
-            "localhost/a",
-        ),
-        *("[2001:DB8::1]:5000/a:1", "a@sha256:" + "0A" * 32, "registry.local/a:V1@sha256:" + "f" * 64),
-        *("a@sha512+b64u.x:" + "0" * 64, "0" * 12, "sha256:" + "a" * 64),
-    ],
-)
-def test_names_that_an_image_may_have(image):
-    """Capital letters in registries, tags and digests, ports, digests and ids are no mistake."""
-    assert read(JobOptions, {"image": image}).image == image
-
-
 @pytest.mark.parametrize("name", CAPS)
 def test_what_exceeds_a_cap_is_refused_not_cut(name):
     """In words, with both figures."""

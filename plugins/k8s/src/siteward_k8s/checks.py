@@ -18,7 +18,6 @@ _KEY = re.compile(
 )
 _DATASET = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.ASCII)
 _SECRET_KEY = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
-_NOT_IN_IMAGES = re.compile(r"[^A-Za-z0-9._:/@+\[\]-]", re.ASCII)
 _RUN_AS = ("runAsGroup", "runAsNonRoot", "runAsUser", "seLinuxOptions", "seccompProfile", "appArmorProfile")
 POD_SECURITY = frozenset(
     [
@@ -39,27 +38,6 @@ def check_text(text: str) -> str | None:
     if not text or text != text.strip() or "\0" in text:
         return f"expected some text without blanks around it, got {text[:40]!r}"
     return None
-
-
-def check_image(image: str) -> str | None:
-    """Refuse what no node takes for an image's name, whatever its registry has; other mistakes are the nodes' to tell.
-
-    Registries may have ports and capital letters, tags and digests capital letters.
-    """
-    if words := check_text(image):
-        return words
-    first, slash, rest = image.partition("/")
-    registry = slash and (any(char in first for char in ".:") or first == "localhost" or first != first.lower())
-    repository = re.split("[:@]", rest if registry else image, maxsplit=1)[0]
-    if strange := sorted(set(_NOT_IN_IMAGES.findall(image))):
-        wrong = f"it cannot have {' and '.join('blanks' if each.isspace() else repr(each) for each in strange[:3])}"
-    elif "//" in image:
-        wrong = "it cannot have //; leave out what stands before it" if "://" in image else "it cannot have //"
-    elif repository != repository.lower():
-        wrong = f"write {repository!r} in lower case"
-    else:
-        return None
-    return f"expected an image's name, like registry.example/team/image:1.0, got {image[:80]!r}: {wrong}"
 
 
 def check_count(count: int) -> str | None:

@@ -61,7 +61,7 @@ class JobOptions:
     """What a job may ask of this backend. Nothing in it reaches a node, another pod or a Secret."""
 
     image: str | None = field(
-        default=None, metadata=_help("the image; by default the study's, then the site's", checks.check_image)
+        default=None, metadata=_help("the image; by default the study's, then the site's", checks.check_text)
     )
     python_path: str | None = field(
         default=None, metadata=_help("Python of a job that names a module, as the image has it", checks.check_text)
@@ -126,7 +126,7 @@ class SiteOptions:
         ),
     )
     default_image: str | None = field(
-        default=None, metadata=_help("the image of jobs for which neither job nor study names one", checks.check_image)
+        default=None, metadata=_help("the image of jobs for which neither job nor study names one", checks.check_text)
     )
     default_python_path: str = field(
         default="python3", metadata=_help("Python of jobs that name a module, as images have it", checks.check_text)
@@ -148,7 +148,7 @@ class SiteOptions:
     helper_image: str | None = field(
         default=None,
         metadata=_help(
-            "with transfer: an image with sh and tar for the helper; by default the job's", checks.check_image
+            "with transfer: an image with sh and tar for the helper; by default the job's", checks.check_text
         ),
     )
     max_collect: int = field(
@@ -226,7 +226,7 @@ class SiteOptions:
 class StudyOptions:
     """What a study of the site adds."""
 
-    image: str | None = field(default=None, metadata=_help("the image of jobs that name none", checks.check_image))
+    image: str | None = field(default=None, metadata=_help("the image of jobs that name none", checks.check_text))
     pod_template: str | Mapping[str, Any] | None = field(
         default=None, metadata=_help("like pod_template of the site, whose place it takes")
     )
