@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 
 import pytest
 
@@ -16,6 +17,8 @@ def pytest_configure(config):
     """Give all tests the fixtures of registries, engine and cluster, and the session their hooks."""
     for fixtures in (machine_fixtures, engine_fixtures, cluster_fixtures):
         config.pluginmanager.register(fixtures)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what goes to the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require(report):
