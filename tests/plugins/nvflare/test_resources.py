@@ -3,8 +3,7 @@
 import os
 
 import pytest
-
-from siteward_nvflare import bridge
+from attrs import evolve
 
 from .parent import PATIENT, ends, until
 
@@ -70,11 +69,27 @@ def test_what_is_not_reserved_is_not_allocated(make, with_faults):
         parent.manager.check_resources([], parent.context("job-1"))
 
 
-def test_what_a_server_has_forgotten_is_given_back(make, with_faults, monkeypatch):
+def expire(parent):
+    """Let the time of all reservations be over."""
+    reserved = parent.bridge._reserved
+    reserved.update({token: evolve(each, until=0.0) for token, each in reserved.items()})
+
+
+def test_what_a_server_has_forgotten_is_given_back(make, with_faults):
     """It asked, and neither used nor cancelled it: another job can have it after a while."""
     parent = make(resources={"one_unit": {}})
     gpu = {"num_of_gpus": 1}
     assert check(parent, "job-1", gpu)[0]
     assert not check(parent, "job-2", gpu)[0]
-    monkeypatch.setattr(bridge, "RESERVED_FOR", -1.0)
+    expire(parent)
     assert check(parent, "job-2", gpu)[0]
+
+
+def test_what_is_allocated_is_kept_for_its_launch(make, with_faults):
+    """However long FLARE takes to deploy the job."""
+    parent = make(resources={"one_unit": {}})
+    gpu = {"num_of_gpus": 1}
+    _, token = check(parent, "job-1", gpu)
+    parent.manager.allocate_resources(gpu, token, parent.context("job-1"))
+    expire(parent)
+    assert not check(parent, "job-2", gpu)[0]
