@@ -177,7 +177,11 @@ class OwnEngine(Engine):
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(DEADLINE)
+            try:
+                self._process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:  # dockerd may hang as it ends
+                self._process.kill()
+                self._process.wait(DEADLINE)
         end_all((each for each in self._daemons() if each.name() in DAEMONS), number)
         # The next dockerd takes a process id in these for a daemon that runs, even if it is a zombie's by now.
         for file in ("docker.pid", "exec/containerd/containerd.pid"):
