@@ -256,6 +256,10 @@ class Federation:
             self.run(BIN / "siteward", *command, "--json", "--site", self.folder / "sites" / name / "site.yaml")
         )
 
+    def row(self, name, job_id):
+        """Return what siteward says of a job of FLARE's at a site."""
+        return next(row for row in self.siteward(name, "ps", "--all") if row["job_id"].startswith(job_id))
+
     # --- the end ---
 
     def close(self):

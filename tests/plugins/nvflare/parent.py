@@ -22,6 +22,16 @@ from . import faults
 DEADLINE = 60.0
 UNKNOWN = 127
 FOREVER = "signal.pause()"
+# What a job does, and what FLARE is to be told of its end.
+CODES = {
+    "it completed": ("", 0),
+    "it failed: FLARE judges by the job's phase": ("os._exit(1)", 1),
+    "9 is an exit like any other, no abort": ("os._exit(9)", 1),
+    "exception": ("os._exit(101)", 101),
+    "unsafe component": ("os._exit(102)", 102),
+    "configuration": ("os._exit(103)", 103),
+    "infrastructure": ("os._exit(104)", 104),
+}
 # Ends by TERM, and says so.
 PATIENT = (
     "signal.signal(signal.SIGTERM, lambda *_: (tell('term', 1), os._exit(0)))\ntell('up', os.getpid())\nsignal.pause()"
@@ -128,6 +138,10 @@ class Parent:
         """Deploy a job and launch it."""
         self.deploy(job_id, behaviour)
         return self.launcher.launch_job({"job_id": job_id, **meta}, self.context(job_id))
+
+    def status(self, job_id="job-1"):
+        """Return siteward's word on a job."""
+        return self.bridge.site.attach(f"{job_id}-{self.name}").status()
 
     def told(self, job_id, name):
         """Return what a job has told under a name, as soon as it has."""

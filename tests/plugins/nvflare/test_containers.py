@@ -9,7 +9,7 @@ from siteward import JobState
 
 from ...engine import images
 from ...engine.fixtures import skipping
-from .parent import DEADLINE, UNKNOWN, ends, until
+from .parent import CODES, DEADLINE, UNKNOWN, ends, until
 
 # docker-py leaves a socket that it cannot connect to the garbage collector.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
@@ -37,25 +37,8 @@ def contained(make, mortal):
     gc.collect()
 
 
-def state_of(parent, job_id):
-    """Return siteward's word on a job."""
-    return parent.bridge.site.attach(f"{job_id}-site-1").status()
-
-
-# FLARE's own launcher makes 1 of all but 0 and 9.
-CODES = {
-    "it completed": ("", 0),
-    "it failed: FLARE judges by the job's phase": ("os._exit(1)", 1),
-    "9 is an exit like any other, no abort": ("os._exit(9)", 1),
-    "exception": ("os._exit(101)", 101),
-    "unsafe component": ("os._exit(102)", 102),
-    "configuration": ("os._exit(103)", 103),
-    "infrastructure": ("os._exit(104)", 104),
-}
-
-
 def test_codes_of_containers_reach_flare_as_they_are(contained):
-    """All kinds of ends at once."""
+    """All kinds of ends at once; FLARE's own launcher makes 1 of all but 0 and 9."""
     handles = [contained.launch(f"job-{number}", behaviour) for number, (behaviour, _) in enumerate(CODES.values())]
     assert [ends(handle) for handle in handles] == [code for _, code in CODES.values()]
 
@@ -64,14 +47,14 @@ def test_waiting_outlasts_the_engine(contained, mortal):
     """An engine that goes away ends no wait (FLARE's own returns then), and the end is the true one."""
     engine, _ = mortal
     handle = contained.launch(behaviour=WAIT + "os._exit(103)")
-    until(lambda: state_of(contained, "job-1").state is JobState.RUNNING, what="the job running")
+    until(lambda: contained.status().state is JobState.RUNNING, what="the job running")
     waiter = threading.Thread(target=handle.wait)
     waiter.start()
     engine.kill()
-    until(lambda: not state_of(contained, "job-1").reachable, what="the outage to be told")
+    until(lambda: not contained.status().reachable, what="the outage to be told")
     assert (handle.poll(), waiter.is_alive()) == (UNKNOWN, True)
     engine.start()
-    until(lambda: state_of(contained, "job-1").reachable, what="the engine seen again")
+    until(lambda: contained.status().reachable, what="the engine seen again")
     assert (handle.poll(), waiter.is_alive()) == (UNKNOWN, True)
     (contained.bridge.site.attach("job-1-site-1").job_dir / "go").touch()
     waiter.join(DEADLINE)
@@ -83,9 +66,9 @@ def test_an_abort_while_the_engine_is_away_comes_true(contained, mortal):
     """Later, and as an abort."""
     engine, _ = mortal
     handle = contained.launch(behaviour=WAIT)
-    until(lambda: state_of(contained, "job-1").state is JobState.RUNNING, what="the job running")
+    until(lambda: contained.status().state is JobState.RUNNING, what="the job running")
     engine.kill()
-    until(lambda: not state_of(contained, "job-1").reachable, what="the outage to be told")
+    until(lambda: not contained.status().reachable, what="the outage to be told")
     handle.terminate()
     assert handle.poll() == UNKNOWN
     engine.start()

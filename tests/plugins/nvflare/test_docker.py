@@ -32,11 +32,6 @@ def federation(engine, image, tmp_path_factory):
         federation.close()
 
 
-def row_of(federation, job_id):
-    """Return what siteward says of a job at site-1."""
-    return next(row for row in federation.siteward("site-1", "ps", "--all") if row["job_id"].startswith(job_id))
-
-
 def containers(engine):
     """Return the containers of site-1 on the engine."""
     with engine.client() as api:
@@ -47,7 +42,7 @@ def test_a_client_in_a_container_completes(federation, engine):
     """The job's code and FLARE's kit are in the container, its results are in FLARE's workspace, no key is left."""
     job_id = federation.submit("contained", rounds=2)
     assert federation.finish(job_id, 240) == "FINISHED:COMPLETED"
-    row = row_of(federation, job_id)
+    row = federation.row("site-1", job_id)
     assert (row["backend"], row["state"]) == ("docker", "SUCCEEDED")
     assert "site-1" in (federation.kit("site-1") / job_id / "log.txt").read_text()
     kept = federation.folder / "sites" / "site-1" / "state"
@@ -61,7 +56,7 @@ def test_an_aborted_container_leaves_what_it_had(federation, engine):
     until(lambda: "round 0" in "".join(logs(federation, job_id)), what="training")
     federation.ask("abort", job_id)
     assert federation.finish(job_id) == "FINISHED:ABORTED"
-    until(lambda: row_of(federation, job_id)["state"] != "RUNNING", what="its end")
+    until(lambda: federation.row("site-1", job_id)["state"] != "RUNNING", what="its end")
     until((federation.kit("site-1") / job_id / "log.txt").exists, what="its files")
     until(lambda: not containers(engine), what="the container's removal")
 

@@ -82,11 +82,6 @@ def federation(cluster, pods, room, image, tmp_path_factory):
         federation.close()
 
 
-def row_of(federation, job_id):
-    """Return what siteward says of a job at site-1."""
-    return next(row for row in federation.siteward("site-1", "ps", "--all") if row["job_id"].startswith(job_id))
-
-
 def pod_of(pods, job_id):
     """Wait for a job's pod and return it."""
 
@@ -119,7 +114,7 @@ def test_a_client_in_a_pod_completes(federation, pods, image):
     container = next(each for each in pod["spec"]["containers"] if each["name"] == "job")
     assert container["image"] == image
     assert federation.finish(job_id, POD_DEADLINE) == "FINISHED:COMPLETED"
-    row = row_of(federation, job_id)
+    row = federation.row("site-1", job_id)
     assert (row["backend"], row["state"], row["reason"]) == ("k8s", "SUCCEEDED", "Completed")
     log = (federation.kit("site-1") / job_id / "log.txt").read_text()
     assert "site-1" in log
@@ -151,7 +146,7 @@ def test_an_aborted_pod_leaves_what_it_had(federation, pods):
     assert federation.finish(job_id, POD_DEADLINE) == "FINISHED:ABORTED"
     until((federation.kit("site-1") / job_id / "log.txt").exists, what="its files")
     assert_nothing_is_left(federation, pods)
-    assert row_of(federation, job_id)["state"] == "ABORTED"
+    assert federation.row("site-1", job_id)["state"] == "ABORTED"
 
 
 def test_a_pod_that_waits_for_a_node_keeps_the_client(federation, pods, room):
@@ -164,7 +159,7 @@ def test_a_pod_that_waits_for_a_node_keeps_the_client(federation, pods, room):
         line = rf"Started run: {job_id} for clients: (\S+)"
         started = until(lambda: re.search(line, federation.log("server")), POD_DEADLINE, what="the start")
         until(lambda: datetime.now(UTC) - created > timedelta(seconds=25), what="a long wait")
-        assert row_of(federation, job_id)["state"] == "PENDING"
+        assert federation.row("site-1", job_id)["state"] == "PENDING"
     finally:
         room.there()
     assert sorted(started[1].split(",")) == ["site-1", "site-2"]
@@ -180,7 +175,7 @@ def test_a_client_that_is_killed_ends_its_pods_when_it_is_back(federation, pods)
     federation.parents["site-1"].wait(60)
     assert pods.names("pods")
     federation.start_parent("site-1")
-    until(lambda: row_of(federation, job_id)["state"] == "ABORTED", POD_DEADLINE, what="the end of what was left")
+    until(lambda: federation.row("site-1", job_id)["state"] == "ABORTED", POD_DEADLINE, what="the end of what was left")
     assert_nothing_is_left(federation, pods)
     federation.ask("abort", job_id)
     assert federation.finish(job_id, POD_DEADLINE).startswith("FINISHED")
@@ -201,6 +196,6 @@ def test_a_failure_in_a_pod_is_no_abort(federation, pods, case):
     fault, reason, status = FAILURES[case]
     job_id = federation.submit("fails-in-a-pod", train_args=f"--fault {fault} --at site-1")
     assert federation.finish(job_id, POD_DEADLINE) == status
-    assert row_of(federation, job_id)["reason"] == reason
+    assert federation.row("site-1", job_id)["reason"] == reason
     assert f"run ({job_id}): child worker process finished with RC {fault[5:]}" in federation.log("site-1")
     assert_nothing_is_left(federation, pods)

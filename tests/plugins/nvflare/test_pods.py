@@ -9,7 +9,7 @@ from siteward import JobState
 
 from ...machine import images
 from ..k8s.rights import rules
-from .parent import DEADLINE, FOREVER, UNKNOWN, ends, until
+from .parent import CODES, DEADLINE, FOREVER, UNKNOWN, ends, until
 
 POD_DEADLINE = 240.0
 pytestmark = pytest.mark.timeout(600)
@@ -51,21 +51,11 @@ def pods(namespace):
 
 def running(parent, job_id):
     """Wait until siteward says that a job runs."""
-    state = lambda: parent.bridge.site.attach(f"{job_id}-site-1").status().state  # noqa: E731
-    until(lambda: state() is JobState.RUNNING, POD_DEADLINE, what=f"{job_id} running")
+    until(lambda: parent.status(job_id).state is JobState.RUNNING, POD_DEADLINE, what=f"{job_id} running")
 
 
 # FLARE's own launcher makes 9, an abort, of all but 0 and 101 to 103.
-CODES = {
-    "it completed": ("", 0),
-    "it failed: FLARE judges by the job's phase": ("os._exit(1)", 1),
-    "9 is an exit like any other, no abort": ("os._exit(9)", 1),
-    "killed by another": ("os.kill(os.getpid(), 9)", 1),
-    "exception": ("os._exit(101)", 101),
-    "configuration": ("os._exit(103)", 103),
-    "infrastructure": ("os._exit(104)", 104),
-    "out of memory": ("bytearray(1 << 30)", 104),
-}
+ENDS = {**CODES, "killed by another": ("os.kill(os.getpid(), 9)", 1), "out of memory": ("bytearray(1 << 30)", 104)}
 
 
 def test_codes_of_pods_reach_flare_as_they_are(with_pods, namespace):
@@ -73,10 +63,10 @@ def test_codes_of_pods_reach_flare_as_they_are(with_pods, namespace):
     parent = with_pods()
     memory = {"site-1": {"memory": "64Mi"}}
     handles = {}
-    for number, (behaviour, _) in enumerate(CODES.values()):
+    for number, (behaviour, _) in enumerate(ENDS.values()):
         handles[number] = parent.launch(f"job-{number}", behaviour, resource_spec=memory)
     found = [ends(handle, POD_DEADLINE) for handle in handles.values()]
-    assert found == [code for _, code in CODES.values()]
+    assert found == [code for _, code in ENDS.values()]
     for resource in ("pods", "secrets"):
         until(lambda resource=resource: not namespace.names(resource), what=f"the removal of the {resource}")
 
