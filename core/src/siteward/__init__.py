@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from siteward.archive import pack_directory, unpack_directory
-    from siteward.config import check_argv, check_env, check_not_negative, check_positive
+    from siteward.config import check_argv, check_env, check_not_negative, check_positive, nearest
     from siteward.ends import JobState, Reason, Result, ReturnCode, Usage, ended
     from siteward.errors import (
         BackendError,
@@ -119,6 +119,7 @@ __all__ = [
     "installation_id",
     "job_lives",
     "judge",
+    "nearest",
     "pack_directory",
     "remove_tree",
     "run",
@@ -128,7 +129,7 @@ __all__ = [
 # Imported when first used: `siteward plugins` and plugins themselves need a small part of all this.
 _HOMES = {
     "archive": "pack_directory unpack_directory",
-    "config": "check_argv check_env check_not_negative check_positive",
+    "config": "check_argv check_env check_not_negative check_positive nearest",
     "ends": "JobState Reason Result ReturnCode Usage ended",
     "errors": "BackendError DuplicateJob FileError LaunchError LaunchRefused LaunchUncertain NoBackend "
     "OptionsRefused PluginError Problem ResourceError ResourcesRefused SitewardError StoreError UnknownJob "

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 def sentences(*parts: str) -> str:
     """Join parts of a message as sentences: a full stop goes behind each that is not the last and has no end."""
-    *first, last = (part for part in parts if part)
-    return " ".join([*(part if part.endswith((".", "?", "!")) else f"{part}." for part in first), last])
+    said = [part for part in parts if part]
+    return " ".join([*(part if part.endswith((".", "?", "!")) else f"{part}." for part in said[:-1]), *said[-1:]])
 
 
 @frozen

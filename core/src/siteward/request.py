@@ -11,6 +11,7 @@ from typing import Any, Literal
 from attrs import evolve, field, frozen
 
 from siteward.ends import JobState, Result
+from siteward.errors import sentences
 from siteward.resources import Allocation, PortableResources
 
 MASK = "***"
@@ -174,3 +175,8 @@ class Finding:
     subject: str
     message: str
     remedy: str = ""
+
+    @property
+    def words(self) -> str:
+        """The message and what to do, as sentences."""
+        return sentences(self.message, self.remedy)

@@ -104,15 +104,9 @@ def doctor_command(site_file: Path | None, as_json: bool) -> int:
     if as_json:
         emit([attrs.asdict(finding) for finding in findings])
     else:
-        rows = [[f.level, f.subject, _in_words(f)] for f in findings]
+        rows = [[f.level, f.subject, f.words] for f in findings]
         print_table(["level", "subject", "finding"], rows)
     return 1 if any(finding.level == "fail" for finding in findings) else 0
-
-
-def _in_words(finding: Finding) -> str:
-    if not finding.remedy:
-        return finding.message
-    return f"{finding.message}{'' if finding.message.endswith(('.', '?')) else '.'} {finding.remedy}"
 
 
 def _plugin_findings(plugins: Plugins) -> Iterator[Finding]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from siteward import Problem, check_env, check_not_negative
+from siteward import Problem, check_env, check_not_negative, nearest
 from siteward_k8s.layout import APP, CONTROL, MANAGED_BY, PREFIX, VOLUME
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -104,11 +103,6 @@ def check_selector(labels: Mapping[str, str]) -> list[Problem] | None:
     """Refuse labels that no node can have."""
     wrong = [Problem(key, "is not a name for a label") for key in labels if not _KEY.fullmatch(key)]
     return wrong + check_values(labels) or None
-
-
-def nearest(word: str, known: Collection[str]) -> str | None:
-    """Return the known word that ``word`` was probably meant to be, or None."""
-    return next(iter(get_close_matches(word, known, n=1)), None)
 
 
 def known_keys(known: Collection[str]) -> Callable[[Mapping[str, Any]], list[Problem] | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from siteward_k8s import checks
+from siteward import nearest
 from siteward_k8s.errors import NotSent
 
 # Concurrent first imports of the client's package wait for each other for ever.
@@ -174,7 +174,7 @@ def _chosen(path: str, contexts: Mapping[str, Any], named: str | None, current: 
     having = f"it has: {', '.join(names[:_MANY])}{' …' if len(names) > _MANY else ''}" if names else "it has none"
     if chosen is None:
         raise NotSent(f"kubeconfig {path} has no current context; {having}. Set `context` in the site file to one")
-    close = checks.nearest(str(chosen), names)
+    close = nearest(str(chosen), names)
     hint = f"; did you mean {close!r}?" if close else "."
     what = "context" if named else "context of the name of its current-context,"
     remedy = "Set `context` in the site file to one that it has, or `kubeconfig` to another file"

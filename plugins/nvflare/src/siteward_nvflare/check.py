@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import importlib.util
 import json
@@ -13,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from siteward import Finding, Site, SiteFile, SitewardError
+from siteward import Finding, Site, SiteFile, SitewardError, nearest
 from siteward_nvflare.comm_config import check_comm_config
 from siteward_nvflare.kit import OURS, Kit, KitError, read_components, read_record, resources_file
 
@@ -52,17 +51,10 @@ def require_site(kit: Kit, path: Path, shared: tuple[str, ...] = ()) -> None:
             file = attrs.evolve(file, state_dir=folder)
         with Site(file, adopt=False):
             pass
-    failed = [f"{each.subject}: {in_words(each)}" for each in _check_file(file) if each.level == "fail"]
+    failed = [f"{each.subject}: {each.words}" for each in _check_file(file) if each.level == "fail"]
     mistakes = [*failed, *(f"--shared {name}: {_no_backend(file, name)}" for name in _unknown(file, shared))]
     if mistakes:
         raise KitError("\n".join(f"{path}: {each}" for each in mistakes))
-
-
-def in_words(finding: Finding) -> str:
-    """Return a finding's message and what to do, as sentences."""
-    if not finding.remedy:
-        return finding.message
-    return f"{finding.message}{'' if finding.message.endswith(('.', '?')) else '.'} {finding.remedy}"
 
 
 def _unknown(file: SiteFile, shared: Iterable[str]) -> list[str]:
@@ -70,8 +62,8 @@ def _unknown(file: SiteFile, shared: Iterable[str]) -> list[str]:
 
 
 def _no_backend(file: SiteFile, name: str) -> str:
-    near = difflib.get_close_matches(name, file.backends, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, file.backends)
+    hint = f"; did you mean {near!r}?" if near else ""
     return f"no such backend in the site file, which has {', '.join(file.backends)}{hint}"
 
 

@@ -62,14 +62,14 @@ def uninstall_command(kit: Path) -> None:
 @_KIT
 def check_command(kit: Path) -> None:
     """Look at the kit, the site file and the site, and say what to do; exit code 1 when jobs cannot run."""
-    from siteward_nvflare.check import check_kit, in_words
+    from siteward_nvflare.check import check_kit
 
     try:
         findings = check_kit(find_kit(kit))
     except KitError as error:
         _fail(error)
     for each in findings:
-        click.echo(f"{each.level:5} {each.subject}: {in_words(each)}")
+        click.echo(f"{each.level:5} {each.subject}: {each.words}")
     sys.exit(1 if any(each.level == "fail" for each in findings) else 0)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from siteward import Finding
+from siteward import Finding, nearest
 from siteward_nvflare.kit import Kit
 
 _NAME = "comm_config.json"
@@ -58,8 +57,8 @@ def _mistakes(data: Any) -> Iterator[str]:
 
 
 def _hint(right: str, given: Iterable[str]) -> str:
-    near = difflib.get_close_matches(right, sorted(given), n=1)
-    return f"; {near[0]!r} is there, did you mean that?" if near else ""
+    near = nearest(right, sorted(given))
+    return f"; {near!r} is there, did you mean that?" if near else ""
 
 
 def _unknown_keys(data: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
@@ -80,7 +79,7 @@ def _not_in(block: Mapping[str, Any], known: Iterable[str], prefix: str = "") ->
     if known := list(known):
         for key in block:
             if key not in known:
-                yield prefix + key, next(iter(difflib.get_close_matches(key, known, n=1)), None)
+                yield prefix + key, nearest(key, known)
 
 
 def _known() -> tuple[list[str], list[str]]:
